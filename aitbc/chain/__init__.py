@@ -1,0 +1,1 @@
+"""The platform's side of the chain: keys, signatures, transactions, indexed blocks and logs."""
