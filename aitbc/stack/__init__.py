@@ -1,0 +1,137 @@
+"""The embedded PostgreSQL, Redis and development chain under `var/`: `up`, `down`, `status`, `discover`.
+
+Needs no Django settings, so that settings can ask it where the servers are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from aitbc.stack.anvil import CHAIN_IDS, Anvil
+from aitbc.stack.errors import StackError
+from aitbc.stack.paths import Var, current, locked
+from aitbc.stack.postgres import APP, OWNER, Postgres
+from aitbc.stack.redis import Redis
+
+__all__ = ["SERVICES", "Anvil", "ServiceStatus", "StackError", "Urls", "discover", "down", "status", "up"]
+
+SERVICES = ("postgres", "redis", "anvil")
+_LOCK_SECONDS = 180
+
+
+class Service(Protocol):
+    """What every embedded server can do."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+    def start(self, *, owned: bool = False) -> None: ...
+    def stop(self) -> None: ...
+    def check(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Urls:
+    """Where the embedded servers are, or will be once they are started."""
+
+    database_url: str
+    database_owner_url: str
+    redis_url: str
+    chain_rpc_url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceStatus:
+    """`healthy` is the outcome of a real request; `detail` says why it failed."""
+
+    name: str
+    running: bool
+    healthy: bool
+    pid: int | None
+    address: str
+    detail: str
+    notes: tuple[str, ...]
+
+
+def _services(var: Var, names: Sequence[str]) -> list[Service]:
+    unknown = set(names) - set(SERVICES)
+    if unknown:
+        raise StackError(f"unknown service {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}")
+    known: dict[str, Service] = {
+        "postgres": Postgres(var=var),
+        "redis": Redis(var=var),
+        "anvil": Anvil.of(var, chain_id=CHAIN_IDS["ait-devnet"]),
+    }
+    return [service for name, service in known.items() if name in names]
+
+
+def discover() -> Urls:
+    """The addresses of the servers. Starts nothing; known before the first start, and kept by it unless a
+    port turns out to be taken."""
+    var = current()
+    postgres = Postgres(var=var)
+    return Urls(
+        database_url=postgres.url(APP),
+        database_owner_url=postgres.url(OWNER),
+        redis_url=Redis(var=var).url,
+        chain_rpc_url=Anvil.of(var, chain_id=CHAIN_IDS["ait-devnet"]).url,
+    )
+
+
+def up(services: Sequence[str] = SERVICES, *, owned: bool = False) -> list[ServiceStatus]:
+    """Start what is not running and return once all of it is healthy; what this call started is stopped
+    again if it fails or is interrupted. `owned` servers end with this process, others stay."""
+    var = current()
+    var.create()
+    with locked(var.run / "stack.lock", seconds=_LOCK_SECONDS):
+        started: list[Service] = []
+        try:
+            for service in _services(var, services):
+                if service.pid is None:
+                    started.append(service)
+                service.start(owned=owned)
+        except BaseException:
+            for service in reversed(started):
+                service.stop()
+            raise
+    return status(services)
+
+
+def down(services: Sequence[str] = SERVICES) -> None:
+    """Stop what runs, the database last; data stays."""
+    var = current()
+    var.create()
+    with locked(var.run / "stack.lock", seconds=_LOCK_SECONDS):
+        for service in reversed(_services(var, services)):
+            service.stop()
+
+
+def status(services: Sequence[str] = SERVICES) -> list[ServiceStatus]:
+    """Ask each server for real."""
+    return [_status(service) for service in _services(current(), services)]
+
+
+def _status(service: Service) -> ServiceStatus:
+    pid, detail = service.pid, ""
+    try:
+        if pid is None:
+            raise StackError("not running")
+        service.check()
+    except StackError as error:
+        detail = str(error)
+    return ServiceStatus(
+        name=service.name,
+        running=pid is not None,
+        healthy=not detail,
+        pid=pid,
+        address=service.address,
+        detail=detail,
+        notes=service.notes,
+    )

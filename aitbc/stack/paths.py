@@ -1,0 +1,129 @@
+"""Where the embedded servers keep their data, sockets, logs and keys."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aitbc.stack.errors import StackError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Var:
+    """One data folder, and so one set of servers; two of them on a machine share nothing."""
+
+    root: Path
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log"
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
+    def memory(self) -> Path:
+        """Ports and folders chosen at the first start and kept from then on."""
+        return self.run / "stack.json"
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that tell this folder from every other on the machine."""
+        return hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
+
+    def create(self) -> None:
+        """Make the folders. They can be passed through but not listed by others: the database server
+        may run as a user of its own. Keys are the owner's alone."""
+        for path, mode in ((self.root, 0o711), (self.run, 0o711), (self.log, 0o700), (self.keys, 0o700)):
+            make_folder(path, mode=mode)
+
+
+def current() -> Var:
+    """The folder named by AITBC_VAR (relative to the repository), else `var/` in the repository."""
+    return Var(root=(REPOSITORY / os.environ.get("AITBC_VAR", "var")).resolve())
+
+
+def make_folder(path: Path, *, mode: int) -> None:
+    """Create `path` and set its mode whatever the umask; a folder of another user is left as it is."""
+    path.mkdir(parents=True, exist_ok=True)
+    info = path.stat()
+    if info.st_uid == os.geteuid() and info.st_mode & 0o777 != mode:
+        path.chmod(mode)
+
+
+def recall(memory: Path, key: str) -> dict[str, Any]:
+    """What was remembered under `key`; empty when nothing was."""
+    try:
+        stored = json.loads(memory.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise StackError(f"{memory} is not valid JSON ({error}); delete it to choose ports anew") from error
+    return dict(stored.get(key, {}))
+
+
+def remember(memory: Path, key: str, value: dict[str, Any]) -> None:
+    """Keep `value` under `key`. The caller holds the lock of the folder."""
+    stored = json.loads(memory.read_text()) if memory.exists() else {}
+    write_atomically(memory, json.dumps(stored | {key: value}, indent=2, sort_keys=True) + "\n", mode=0o644)
+
+
+def write_atomically(path: Path, text: str, *, mode: int) -> None:
+    """Replace a file so that a reader, or a crash, sees the old content or the new, never half of it."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(path)
+
+
+def secret(path: Path) -> str:
+    """The random token kept in `path` (0600), made at the first call; two first callers get the same."""
+    if not path.exists():
+        make_folder(path.parent, mode=0o700)
+        draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        write_atomically(draft, secrets.token_urlsafe(32), mode=0o600)
+        with contextlib.suppress(FileExistsError):  # another process was first: its token is the one
+            os.link(draft, path)
+        draft.unlink()
+    return path.read_text()
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, seconds: float) -> Iterator[None]:
+    """Hold `path` as a lock between processes; it falls with the process that holds it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _acquire(descriptor, path, seconds=seconds)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(descriptor: int, path: Path, *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise StackError(f"another process has held {path} for {seconds:.0f} s") from None
+        time.sleep(0.05)

