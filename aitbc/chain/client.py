@@ -1,0 +1,219 @@
+"""JSON-RPC client: explicit timeouts, one table of typed errors, a circuit breaker, a checked chain id.
+
+Every read names its block; `latest` is asked for in one place, `head`. Uses web3's HTTP provider as
+transport, which keeps connections open per thread.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, NewType
+
+import requests
+from django.conf import settings
+from web3 import HTTPProvider
+
+from aitbc.chain.abi import revert_reason
+from aitbc.core.errors import Conflict, DomainError, Unavailable
+
+BlockNumber = NewType("BlockNumber", int)
+CONNECT_TIMEOUT, READ_TIMEOUT = 2.0, 10.0  # seconds
+FAILURES_TO_OPEN: Final = 5
+OPEN_SECONDS: Final = 5.0
+EMBEDDED_CHAIN_ID: Final = 31337
+# Fragments of node messages, lower case; the first match wins.
+ERRORS: Final[tuple[tuple[str, type[DomainError], str], ...]] = (
+    ("nonce too low", Conflict, "chain.nonce_too_low"),
+    ("nonce too high", Conflict, "chain.nonce_too_high"),
+    ("already known", Conflict, "chain.already_known"),
+    ("already imported", Conflict, "chain.already_known"),
+    ("known transaction", Conflict, "chain.already_known"),
+    ("underpriced", Conflict, "chain.underpriced"),
+    ("less than block base fee", Conflict, "chain.underpriced"),
+    ("insufficient funds", Conflict, "chain.insufficient_funds"),
+    ("revert", Conflict, "chain.reverted"),
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    number: BlockNumber
+    hash: str
+    parent: str
+    timestamp: int
+    base_fee: int
+
+
+@dataclass(frozen=True)
+class Receipt:
+    tx_hash: str
+    block_number: BlockNumber
+    block_hash: str
+    succeeded: bool
+    gas_used: int
+    contract: str | None
+    logs: tuple[dict[str, Any], ...]
+
+
+def typed_error(error: dict[str, Any]) -> DomainError:
+    """A node's `error` object as one of ours; what the table does not know may be worth a retry."""
+    message = str(error.get("message", ""))
+    data = error.get("data")
+    if isinstance(data, dict):
+        data = data.get("data")
+    for fragment, kind, code in ERRORS:
+        if fragment in message.lower():
+            reason = revert_reason(data if isinstance(data, str) else None)
+            return kind(code, f"the node refused: {reason or message}", reason=reason)
+    return Unavailable("chain.rpc", f"the node answered error {error.get('code')}: {message}")
+
+
+class CircuitBreaker:
+    """After some failures in a row nothing is tried for a while, then one call is let through."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.open_until = 0.0
+
+    def check(self) -> None:
+        if self.failures >= FAILURES_TO_OPEN and time.monotonic() < self.open_until:
+            raise Unavailable("chain.unavailable", "the node failed repeatedly and is not asked for now")
+
+    def record(self, *, failed: bool) -> None:
+        self.failures = self.failures + 1 if failed else 0
+        self.open_until = time.monotonic() + OPEN_SECONDS if failed else 0.0
+
+
+class Client:
+    """One node of one network. Raises Unavailable for transport faults, Conflict for refusals."""
+
+    def __init__(self, url: str, chain_id: int) -> None:
+        self.url = url
+        self.chain_id = chain_id
+        self._provider = HTTPProvider(
+            url,
+            request_kwargs={"timeout": (CONNECT_TIMEOUT, READ_TIMEOUT)},
+            exception_retry_configuration=None,
+        )
+        self._breaker = CircuitBreaker()
+        self._identified = False
+
+    def _transport(self, send: Any, *args: Any) -> Any:
+        self._breaker.check()
+        try:
+            answer = send(*args)
+        except (requests.RequestException, ValueError) as error:
+            self._breaker.record(failed=True)
+            self._identified = False  # whoever answers next may be another node
+            raise Unavailable("chain.unavailable", "the node does not answer") from error
+        self._breaker.record(failed=False)
+        return answer
+
+    def _identify(self) -> None:
+        if not self._identified:
+            answer = self._transport(self._provider.make_request, "eth_chainId", [])
+            found = int(answer["result"], 16)
+            if found != self.chain_id:
+                raise Unavailable("chain.wrong_chain", f"the node is chain {found}, not {self.chain_id}")
+            self._identified = True
+
+    def call(self, method: str, *params: Any) -> Any:
+        """The `result` of one request; null is returned as None, never read as an answer."""
+        self._identify()
+        return self._result(self._transport(self._provider.make_request, method, list(params)))
+
+    def batch(self, requests_: Sequence[tuple[str, list[Any]]]) -> list[Any]:
+        """Results in the order of the requests; the first error is raised."""
+        if not requests_:
+            return []
+        self._identify()
+        answers = self._transport(self._provider.make_batch_request, list(requests_))
+        if not isinstance(answers, list) or len(answers) != len(requests_):
+            raise Unavailable("chain.rpc", "the node answered a batch incompletely")
+        ordered = sorted(answers, key=lambda answer: answer["id"])
+        return [self._result(answer) for answer in ordered]
+
+    @staticmethod
+    def _result(answer: Any) -> Any:
+        if not isinstance(answer, dict) or ("result" not in answer and "error" not in answer):
+            raise Unavailable("chain.rpc", "the node's answer is not JSON-RPC")
+        if answer.get("error"):
+            raise typed_error(answer["error"])
+        return answer["result"]
+
+    # -- blocks and transactions ---------------------------------------------------------------
+    def head(self) -> BlockNumber:
+        return BlockNumber(int(self.call("eth_blockNumber"), 16))
+
+    def header(self, number: int) -> Header | None:
+        return self.headers([number])[0]
+
+    def headers(self, numbers: Sequence[int]) -> list[Header | None]:
+        """A block that the node does not know (yet) is None: unknown, not absent."""
+        raw = self.batch([("eth_getBlockByNumber", [hex(number), False]) for number in numbers])
+        return [_header(item) if item else None for item in raw]
+
+    def logs(self, block_hashes: Sequence[str], addresses: Sequence[str]) -> list[list[dict[str, Any]]]:
+        """Logs of exactly these blocks (EIP-234), one list per block."""
+        return self.batch(
+            [("eth_getLogs", [{"blockHash": h, "address": list(addresses)}]) for h in block_hashes]
+        )
+
+    def receipts(self, tx_hashes: Sequence[str]) -> list[Receipt | None]:
+        raw = self.batch([("eth_getTransactionReceipt", [tx_hash]) for tx_hash in tx_hashes])
+        return [_receipt(item) if item else None for item in raw]
+
+    def receipt(self, tx_hash: str) -> Receipt | None:
+        return self.receipts([tx_hash])[0]
+
+    def knows(self, tx_hash: str) -> bool:
+        return self.call("eth_getTransactionByHash", tx_hash) is not None
+
+    def nonce(self, address: str, block: int | str) -> int:
+        """Transactions of `address` counted at a block number, or "pending" with the node's pool."""
+        tag = block if isinstance(block, str) else hex(block)
+        return int(self.call("eth_getTransactionCount", address, tag), 16)
+
+    def code(self, address: str, block: int) -> str:
+        return str(self.call("eth_getCode", address, hex(block)))
+
+    def balance(self, address: str, block: int) -> int:
+        return int(self.call("eth_getBalance", address, hex(block)), 16)
+
+    def read(self, to: str, data: str, block: int) -> str:
+        return str(self.call("eth_call", {"to": to, "data": data}, hex(block)))
+
+    def estimate_gas(self, transaction: dict[str, Any]) -> int:
+        return int(self.call("eth_estimateGas", transaction), 16)
+
+    def send_raw(self, raw: bytes) -> str:
+        return str(self.call("eth_sendRawTransaction", "0x" + raw.hex()))
+
+
+def _header(raw: dict[str, Any]) -> Header:
+    return Header(
+        number=BlockNumber(int(raw["number"], 16)),
+        hash=raw["hash"],
+        parent=raw["parentHash"],
+        timestamp=int(raw["timestamp"], 16),
+        base_fee=int(raw.get("baseFeePerGas") or "0x0", 16),
+    )
+
+
+def _receipt(raw: dict[str, Any]) -> Receipt:
+    return Receipt(
+        tx_hash=raw["transactionHash"],
+        block_number=BlockNumber(int(raw["blockNumber"], 16)),
+        block_hash=raw["blockHash"],
+        succeeded=int(raw["status"], 16) == 1,
+        gas_used=int(raw["gasUsed"], 16),
+        contract=raw.get("contractAddress"),
+        logs=tuple(raw["logs"]),
+    )
+
+
+@cache
+def client() -> Client:
+    """The node of this installation's network. CHAIN_ID must be set for any but the embedded chain."""
+    return Client(settings.CHAIN_RPC_URL, getattr(settings, "CHAIN_ID", EMBEDDED_CHAIN_ID))

@@ -1,0 +1,128 @@
+"""One encrypted key file per role (keystore version 3), each for one purpose only.
+
+Files lie in KEYS_DIR as `<role>.json` beside `password`; all are 0600 and refused otherwise. The
+password is 32 random bytes, so the key derivation needs no cost of its own and start-up stays fast.
+"""
+
+import json
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+import coincurve
+from django.conf import settings
+from eth_account import Account
+from eth_keyfile import create_keyfile_json, decode_keyfile_json
+
+from aitbc.chain import signing
+from aitbc.core.errors import Conflict, Unavailable
+
+ROLES: Final = ("receipt", "operator", "approver", "guardian", "owner", "deployer")
+_SCRYPT_N: Final = 2**10
+
+
+class Signer:
+    """A role's key in memory. Neither repr nor pickling shows it."""
+
+    def __init__(self, role: str, private_key: bytes) -> None:
+        self._key = coincurve.PrivateKey(private_key)
+        self.role = role
+        self.address = signing.address_of(private_key)
+        self.key_id = f"{role}-{self.address[2:10].lower()}"
+
+    def sign(self, digest: bytes) -> str:
+        """`0x` + 65 bytes over a 32 byte digest."""
+        return signing.sign(self._key, digest)
+
+    def sign_transaction(self, fields: dict[str, Any]) -> tuple[bytes, str]:
+        """(bytes to broadcast, transaction hash) of an EIP-1559 transaction."""
+        signed = Account.sign_transaction(fields, self._key.secret)
+        return bytes(signed.raw_transaction), "0x" + bytes(signed.hash).hex()
+
+    def __repr__(self) -> str:
+        return f"<Signer {self.key_id}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a key does not leave its process")
+
+
+def _directory() -> Path:
+    return Path(settings.KEYS_DIR)
+
+
+def _read_private(path: Path) -> str:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise Unavailable("keystore.missing", f"there is no {path.name} in the key folder") from None
+    if stat.S_IMODE(mode) & 0o077:
+        raise Unavailable("keystore.permissions", f"{path.name} is open to others than its owner")
+    return path.read_text()
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Create `path`, or raise FileExistsError; never readable by others, never half written."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)
+    finally:
+        draft.unlink()
+
+
+def _password(*, create: bool) -> str:
+    path = Path(getattr(settings, "KEYS_PASSWORD_FILE", "") or _directory() / "password")
+    if create and not path.exists():
+        try:
+            _write_private(path, secrets.token_urlsafe(32))
+        except FileExistsError:
+            pass  # another process made it first: its password counts
+    return _read_private(path).strip()
+
+
+def _path(role: str) -> Path:
+    if role not in ROLES:
+        raise ValueError(f"{role} is not a role")
+    return _directory() / f"{role}.json"
+
+
+def exists(role: str) -> bool:
+    return _path(role).exists()
+
+
+def store(role: str, private_key: bytes) -> Signer:
+    """Write a role's key file; Conflict "keystore.exists" rather than replace one."""
+    document = create_keyfile_json(
+        private_key, _password(create=True).encode(), kdf="scrypt", iterations=_SCRYPT_N
+    )
+    try:
+        _write_private(_path(role), json.dumps(document))
+    except FileExistsError:
+        raise Conflict("keystore.exists", f"the role {role} has a key already") from None
+    return Signer(role, private_key)
+
+
+def load(role: str) -> Signer:
+    """The role's signer; Unavailable "keystore.missing", ".permissions" or ".password"."""
+    document = json.loads(_read_private(_path(role)))
+    try:
+        return Signer(role, decode_keyfile_json(document, _password(create=False).encode()))
+    except ValueError as error:
+        raise Unavailable("keystore.password", f"the password does not open the key of {role}") from error
+
+
+def load_or_create(role: str) -> Signer:
+    """For development set-up: two processes that race end with the same key."""
+    if not exists(role):
+        try:
+            return store(role, signing.new_private_key())
+        except Conflict:
+            pass  # the other process won; load its key
+    return load(role)

@@ -1,0 +1,37 @@
+"""`manage.py deploy_contracts`: AIT and Settlement on this network, once."""
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from aitbc.chain.client import client
+from aitbc.chain.deploy import Limits, deploy, summary
+from aitbc.core import db, money
+from aitbc.core.errors import DomainError
+
+
+class Command(BaseCommand):
+    help = "Deploy the contracts of this network; a repeat shows what is there."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--token", help="address of an AIT that exists already")
+        parser.add_argument("--daily-cap", default="1000000", help="AIT that may leave per day")
+        parser.add_argument("--approval-threshold", default="10000", help="AIT above which two keys sign")
+        parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
+
+    def handle(self, **options: Any) -> None:
+        limits = Limits(
+            daily_cap=money.units(options["daily_cap"], 18),
+            approval_threshold=money.units(options["approval_threshold"], 18),
+        )
+        try:
+            with db.advisory_lock(f"chain.deploy:{settings.CHAIN_NETWORK}") as free:
+                if not free:
+                    raise CommandError("another deployment is running")
+                result = summary(deploy(client(), limits=limits, token=options["token"]))
+        except DomainError as error:
+            raise CommandError(f"{error.code}: {error.message}") from error
+        self.stdout.write(json.dumps(result, indent=None if options["as_json"] else 2))

@@ -1,0 +1,280 @@
+"""The only process that sends transactions of a network: requested -> signed -> broadcast -> mined -> final.
+
+Order of the writes of one intent: signed bytes into chain.db, then nonce and hash into PostgreSQL, and
+only then the network. Killed anywhere, the next worker finds either nothing signed, or the bytes, or the
+nonce that any other bytes must use; and the contract refuses a used id. So at most one transaction of an
+intent is ever mined, also when chain.db is lost (protocols 2 and 3).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from aitbc.chain import indexer, keystore
+from aitbc.chain.abi import interface
+from aitbc.chain.client import Client, Receipt
+from aitbc.chain.contracts import Settlement
+from aitbc.chain.intents import address_of
+from aitbc.chain.models import Block, Intent, Log, NetworkStatus, SignedTransaction
+from aitbc.chain.transactions import estimate, sign_and_store
+from aitbc.core import ports
+from aitbc.core.errors import Conflict, Unavailable
+
+log = structlog.get_logger(__name__)
+State = Intent.State
+STUCK_SECONDS: Final = 60.0
+BLOCK_SECONDS: Final = 1.0
+IMPORT_LIMIT: Final = 200
+# What a retry can never cure; everything else that reverts in a simulation waits and is tried again.
+PERMANENT: Final = frozenset({"IdUsed", "ZeroValue", "NotApproved"})
+EFFECTS: Final[dict[str, Callable[[Settlement, list[str], int], bool]]] = {
+    "withdraw": lambda contract, args, block: contract.used(args[0], block=block),
+    "anchor": lambda contract, args, block: contract.anchored(args[0], block=block) == args[1],
+    "openPayout": lambda contract, args, block: contract.payout(args[0], block=block).root == args[1],
+}
+
+
+class Superseded(Exception):
+    """Another worker has taken over this network."""
+
+
+class Worker:
+    def __init__(self, client: Client, *, block_seconds: float = BLOCK_SECONDS) -> None:
+        """Take the network over: from now on every older worker is fenced off."""
+        self.client = client
+        self.network: str = settings.CHAIN_NETWORK
+        self._block_seconds = block_seconds
+        self._mined_at = time.monotonic()
+        self._signers: dict[str, keystore.Signer] = {}
+        self.epoch = self._take_over()
+
+    def _take_over(self) -> int:
+        with transaction.atomic():
+            NetworkStatus.objects.get_or_create(
+                network=self.network, defaults={"chain_id": self.client.chain_id}
+            )
+            NetworkStatus.objects.filter(network=self.network).update(epoch=F("epoch") + 1)
+            status = NetworkStatus.objects.select_for_update().get(network=self.network)
+        if status.chain_id != self.client.chain_id:
+            raise Unavailable("chain.wrong_chain", f"{self.network} was chain {status.chain_id} before")
+        return status.epoch
+
+    @contextmanager
+    def _fenced(self) -> Iterator[NetworkStatus]:
+        """A transaction in which this worker is still the one; saves the status at its end."""
+        with transaction.atomic():
+            status = NetworkStatus.objects.select_for_update().get(network=self.network)
+            if status.epoch != self.epoch:
+                raise Superseded(f"epoch {status.epoch} has replaced {self.epoch}")
+            yield status
+            status.save()
+
+    # -- one round -----------------------------------------------------------------------------
+    def tick(self) -> bool:
+        """One round over blocks, events and intents; whether anything is not final yet."""
+        try:
+            height = self._index()
+        except indexer.DeepReorganisation as error:
+            self._halt(str(error))
+            return False
+        if height is None:
+            return False
+        waiting = self._mine_if_needed(height)
+        with self._fenced() as status:
+            status.problem = ""
+            indexer.dispatch(status)
+        self._advance(height)
+        return waiting
+
+    def _index(self) -> int | None:
+        """Height of the chain after reading on; None while the network is halted."""
+        status = NetworkStatus.objects.get(network=self.network)
+        if status.halted:
+            return None
+        height = indexer.follow(self.client, network=self.network, final_height=status.final_height)
+        with self._fenced() as status:
+            indexer.project(status, height=height)
+        return height
+
+    def _halt(self, reason: str) -> None:
+        log.critical("network halted", network=self.network, reason=reason)
+        with self._fenced() as status:
+            status.halted = reason
+
+    def _mine_if_needed(self, height: int) -> bool:
+        """The embedded chain mines a block a second, and only while something is not final."""
+        final = height - settings.CHAIN_FINALITY_DEPTH
+        waiting = (
+            Intent.objects.open().filter(network=self.network).exists()
+            or Log.objects.filter(block_id__gt=final).exists()
+        )
+        due = time.monotonic() - self._mined_at >= self._block_seconds
+        if waiting and due and settings.CHAIN_EMBEDDED:
+            self.client.call("evm_mine")
+            self._mined_at = time.monotonic()
+        return waiting
+
+    # -- intents -------------------------------------------------------------------------------
+    def _advance(self, height: int) -> None:
+        steps = {State.REQUESTED: self._sign, State.SIGNED: self._broadcast}
+        intents = Intent.objects.open().filter(network=self.network).order_by("created_at", "id")
+        for intent in intents[:IMPORT_LIMIT]:
+            try:
+                steps.get(State(intent.state), self._track)(intent, height)
+            except Conflict as refusal:
+                log.warning("intent waits", intent=str(intent.id), code=refusal.code, reason=refusal.message)
+                self._save(intent, error=refusal.message)
+
+    def _save(self, intent: Intent, **changes: object) -> None:
+        """Write a step of `intent` unless it was resolved meanwhile or another worker took over."""
+        changes["updated_at"] = timezone.now()
+        with self._fenced():
+            changed = Intent.objects.open().filter(pk=intent.pk).update(**changes)
+        if changed:
+            for name, value in changes.items():
+                setattr(intent, name, value)
+
+    def _signer(self, role: str) -> keystore.Signer:
+        if role not in self._signers:
+            self._signers[role] = keystore.load(role)
+        return self._signers[role]
+
+    def _sign(self, intent: Intent, height: int) -> None:
+        """Store signed bytes, then the nonce in PostgreSQL; nothing leaves this host here."""
+        stored = self._attempts(intent)
+        if not stored:
+            try:
+                stored = [self._store_bytes(intent)]
+            except Conflict as refusal:
+                if refusal.code != "chain.reverted" or refusal.context.get("reason") not in PERMANENT:
+                    raise
+                final = height - settings.CHAIN_FINALITY_DEPTH
+                return self._resolve_by_effect(intent, final, otherwise=refusal.message)
+        latest = stored[-1]
+        self._save(
+            intent, state=State.SIGNED, sender=latest.sender, nonce=latest.nonce, tx_hash=latest.tx_hash
+        )
+        self._broadcast(intent, height)
+
+    def _attempts(self, intent: Intent) -> list[SignedTransaction]:
+        return list(SignedTransaction.objects.filter(intent_id=intent.id).order_by("attempt"))
+
+    def _store_bytes(self, intent: Intent) -> SignedTransaction:
+        signer = self._signer(intent.role)
+        to = address_of(intent.contract)
+        data = interface(intent.contract).call_data(intent.function, intent.args)
+        gas = estimate(self.client, sender=signer.address, to=to, data=data)
+        with self._fenced():
+            pass  # still the one? after this only chain.db's unique constraints stop a second worker
+        return sign_and_store(
+            self.client,
+            signer,
+            to=to,
+            data=data,
+            gas=gas,
+            epoch=self.epoch,
+            nonce=intent.nonce,
+            intent_id=intent.id,
+        )
+
+    def _broadcast(self, intent: Intent, height: int) -> None:
+        stored = self._attempts(intent)
+        if not stored:
+            return self._rebuild(intent, height)
+        try:
+            self.client.send_raw(bytes(stored[-1].raw))
+        except Conflict as refusal:
+            if refusal.code == "chain.underpriced":
+                return self._replace(intent)
+            if refusal.code not in ("chain.already_known", "chain.nonce_too_low"):
+                raise
+        self._save(intent, state=State.BROADCAST, error="")
+
+    def _replace(self, intent: Intent) -> None:
+        """The same nonce and payload at a higher fee: at most one of the two is mined."""
+        replacement = self._store_bytes(intent)
+        self._save(intent, state=State.SIGNED, tx_hash=replacement.tx_hash)
+
+    def _rebuild(self, intent: Intent, height: int) -> None:
+        """chain.db lost the bytes: ask the chain first, then sign anew with the recorded nonce."""
+        if self._track_mined(intent, height) or self.client.knows(str(intent.tx_hash)):
+            return
+        if not self._effect(intent, height):
+            self._replace(intent)
+
+    def _track(self, intent: Intent, height: int) -> None:
+        if self._track_mined(intent, height):
+            return
+        if intent.state == State.MINED:  # its block was reorganised away
+            self._save(intent, state=State.BROADCAST, block_number=None)
+        stored = self._attempts(intent)
+        if not stored:
+            return self._rebuild(intent, height)
+        if not self.client.knows(stored[-1].tx_hash):
+            return self._broadcast(intent, height)
+        if time.time() - stored[-1].created_at.timestamp() > STUCK_SECONDS:
+            self._replace(intent)
+
+    def _track_mined(self, intent: Intent, height: int) -> bool:
+        """Follow a receipt of any attempt; True when one exists or the nonce is spent for good."""
+        hashes = [str(intent.tx_hash), *(s.tx_hash for s in self._attempts(intent))]
+        found = [receipt for receipt in self.client.receipts(list(dict.fromkeys(hashes))) if receipt]
+        if found:
+            self._follow_receipt(intent, found[0], height)
+            return True
+        final = height - settings.CHAIN_FINALITY_DEPTH
+        if (
+            intent.sender is None
+            or final < 0
+            or self.client.nonce(intent.sender, final) <= (intent.nonce or 0)
+        ):
+            return False
+        self._resolve_by_effect(intent, final, otherwise="another transaction used the nonce")
+        return True
+
+    def _follow_receipt(self, intent: Intent, receipt: Receipt, height: int) -> None:
+        held = Block.objects.filter(number=receipt.block_number, hash=receipt.block_hash).exists()
+        fields = {
+            "tx_hash": receipt.tx_hash,
+            "block_number": receipt.block_number,
+            "gas_used": receipt.gas_used,
+        }
+        if not held or receipt.block_number > height - settings.CHAIN_FINALITY_DEPTH:
+            if intent.state != State.MINED or intent.block_number != receipt.block_number:
+                self._save(intent, state=State.MINED, **fields)
+        elif receipt.succeeded:
+            self._finish(intent, State.FINAL, **fields, error="")
+        else:
+            self._finish(intent, State.FAILED, **fields, error="the transaction was reverted")
+
+    def _resolve_by_effect(self, intent: Intent, final: int, *, otherwise: str) -> None:
+        """No transaction of ours can be mined any more: the contract knows whether one was."""
+        if not self._effect(intent, final):
+            return self._finish(intent, State.FAILED, error=otherwise)
+        entry = Log.objects.filter(topics__1=intent.args[0], block_id__lte=final).first()
+        if entry is not None:  # else the indexer has not read that far yet
+            self._finish(intent, State.FINAL, tx_hash=entry.tx_hash, block_number=entry.block_id, error="")
+
+    def _effect(self, intent: Intent, block: int) -> bool:
+        """Whether the contract already holds what `intent` asks for."""
+        check = EFFECTS.get(intent.function) if intent.contract == Settlement.name else None
+        if check is None:
+            return False
+        return check(Settlement(self.client, address_of(Settlement.name)), intent.args, block)
+
+    def _finish(self, intent: Intent, state: Intent.State, **fields: object) -> None:
+        """Resolve once, with the subscribers' effects in the same transaction."""
+        with self._fenced():
+            if not Intent.objects.open().filter(pk=intent.pk).update(state=state, **fields):
+                return
+            intent.refresh_from_db()
+            for handle in ports.subscribers(f"chain.intent:{intent.kind}"):
+                handle(intent)
+        log.info("intent resolved", intent=str(intent.id), kind=intent.kind, state=state)
