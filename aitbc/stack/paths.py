@@ -56,15 +56,18 @@ class Var:
 
 def current() -> Var:
     """The folder named by AITBC_VAR (relative to the repository), else `var/` in the repository."""
-    return Var(root=(REPOSITORY / os.environ.get("AITBC_VAR", "var")).resolve())
+    return Var(root=(REPOSITORY / (os.environ.get("AITBC_VAR") or "var")).resolve())
 
 
 def make_folder(path: Path, *, mode: int) -> None:
-    """Create `path` and set its mode whatever the umask; a folder of another user is left as it is."""
+    """Create `path` with `mode` whatever the umask. One that exists is closed if `mode` is private, else
+    opened for passing only: it may be somebody's and hold other things."""
+    fresh = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
     info = path.stat()
-    if info.st_uid == os.geteuid() and info.st_mode & 0o777 != mode:
-        path.chmod(mode)
+    wanted = mode if fresh or not mode & 0o077 else info.st_mode & 0o7777 | mode & 0o111
+    if info.st_uid == os.geteuid() and info.st_mode & 0o7777 != wanted:
+        path.chmod(wanted)
 
 
 def recall(memory: Path, key: str) -> dict[str, Any]:

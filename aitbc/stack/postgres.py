@@ -248,18 +248,19 @@ def _create_cluster(layout: Layout, *, log: Path) -> None:
 
 
 def _clear_leftovers(layout: Layout) -> int | None:
-    """After a crash: wait for the last sessions of the old server, then drop its pid and lock files, whose
-    number may belong to a stranger by now. The pid of a server that still runs, if there is one."""
+    """The pid of a server that still runs on this cluster, if there is one. Else, after a crash: see its
+    last sessions end, then drop its pid and lock files, whose number may belong to a stranger by now."""
     postmaster = layout.data / "postmaster.pid"
     if not postmaster.exists():
         return None
     recorded = int(postmaster.read_text().split("\n", 1)[0])
-    if not process.wait_for(lambda: set(_sessions(layout.data)) <= {recorded}, seconds=15):
-        for pid in set(_sessions(layout.data)) - {recorded}:
-            os.kill(pid, signal.SIGQUIT)
-        process.wait_for(lambda: set(_sessions(layout.data)) <= {recorded}, seconds=15)
     if recorded in _sessions(layout.data):
         return recorded
+    if not process.wait_for(lambda: not _sessions(layout.data), seconds=15):
+        for pid in _sessions(layout.data):
+            os.kill(pid, signal.SIGQUIT)
+        if not process.wait_for(lambda: not _sessions(layout.data), seconds=15):
+            raise StackError(f"processes {_sessions(layout.data)} of a dead server still use {layout.data}")
     for stale in (postmaster, *layout.socket.glob(".s.PGSQL.*")):
         stale.unlink()
     return None

@@ -21,8 +21,7 @@ PORTS = range(20_000, 30_000)
 _PR_SET_PDEATHSIG = 1
 _LOG_BYTES = 16 * 2**20
 _libc = ctypes.CDLL(None, use_errno=True)
-# A child must be polled to be reaped, and its Popen object must live as long as it does.
-_children: dict[int, subprocess.Popen[bytes]] = {}
+_children: set[int] = set()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +84,6 @@ def start(
     With `death_signal` it belongs to this process and gets that signal when this one dies, however it dies.
     """
     _rotate(log)
-    identity = (
-        {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    )
     record = os.open(pid_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
         with log.open("ab") as stream:
@@ -109,7 +105,8 @@ def start(
         raise StackError(f"cannot start {command[0]}: {error}") from error
     finally:
         os.close(record)
-    _children[child.pid] = child
+    child.returncode = 0  # reaped here by its number: a server that outlives this process is no mistake
+    _children.add(child.pid)
     return child.pid
 
 
@@ -134,9 +131,8 @@ def _rotate(log: Path) -> None:
 
 
 def _reap(pid: int) -> None:
-    child = _children.get(pid)
-    if child is not None and child.poll() is not None:
-        del _children[pid]
+    if pid in _children and os.waitpid(pid, os.WNOHANG)[0]:
+        _children.discard(pid)
 
 
 def stop(pid_file: Path, *, with_signal: signal.Signals, seconds: float, force: bool) -> None:

@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from aitbc.stack import process
 from aitbc.stack.errors import StackError
@@ -60,7 +62,7 @@ class Redis:
     def check(self) -> None:
         """Log in and PING."""
         try:
-            with redis.Redis.from_url(self.url, socket_timeout=5) as client:
+            with redis.Redis.from_url(self.url, socket_timeout=5, retry=Retry(NoBackoff(), 0)) as client:
                 client.ping()
         except redis.RedisError as error:
             raise StackError(f"redis at {self.address}: {error}") from error
