@@ -1,0 +1,62 @@
+"""What a device really does: floating-point speed by matrix products, memory bandwidth by copying."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from apps.gpu.runtimes.matrices import Multiplier
+
+_N: Final = {"cpu": 1024, "cuda": 8192, "rocm": 8192}
+_COPY_BYTES: Final = {"cpu": 256 << 20, "cuda": 2 << 30, "rocm": 2 << 30}  # far larger than any cache
+_SEED: Final = bytes(32)
+
+
+def measure(device: str, *, seconds: float) -> dict[str, float]:
+    """`tflops` (float32) and `memory_gbps` (bytes read plus written), each measured for about `seconds`.
+
+    Both are sustained rates, so a machine that does other work at the time reports less.
+    """
+    return {
+        "tflops": round(_tflops(device, seconds), 4),
+        "memory_gbps": round(_memory_gbps(device, seconds), 2),
+    }
+
+
+def _rate(work: Callable[[], Any], seconds: float) -> float:
+    """Runs of `work` per second, after one run that warms caches and threads."""
+    work()
+    begun, runs = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - begun) < seconds or not runs:
+        work()
+        runs += 1
+    return runs / elapsed
+
+
+def _tflops(device: str, seconds: float) -> float:
+    n = _N[device]
+    multiplier = Multiplier(_SEED, n, device=device)
+    rounds = 16  # the chain of one product, so that making its first matrix hardly counts
+    return _rate(lambda: multiplier.product(0, rounds), seconds) * 2 * n**3 * rounds / 1e12
+
+
+def _memory_gbps(device: str, seconds: float) -> float:
+    size = _COPY_BYTES[device]
+    return _rate(_copier(device, size), seconds) * 2 * size / 1e9
+
+
+def _copier(device: str, size: int) -> Callable[[], Any]:
+    if device == "cpu":
+        import numpy as np
+
+        source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
+        return lambda: np.copyto(target, source)
+    import torch
+
+    there = torch.ones(size, dtype=torch.uint8, device="cuda")
+    copy = torch.empty_like(there)
+
+    def run() -> None:
+        copy.copy_(there)
+        torch.cuda.synchronize()
+
+    return run

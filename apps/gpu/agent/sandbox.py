@@ -1,0 +1,335 @@
+"""Runs a job in a process of its own, within limits, and kills all of it when one is passed.
+
+Tiers: `bubblewrap` (namespaces: no network, no files of the host, own pids) where its self-test
+passes; `process` (own process group, rlimits, memory watchdog, clean environment, scratch folder, and
+as far as the system allows an own uid and no network) for development. The tier is in the metrics of
+every result. Memory is counted as resident memory of the group, never as address space.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from apps.gpu import runtimes
+from apps.gpu.agent import bubblewrap, child
+from apps.gpu.agent.workspace import Workspace, Workspaces
+from apps.gpu.agent.zygote import ROOT, Zygote
+from apps.gpu.runtimes.contract import Code, RuntimeFailure
+
+logger = logging.getLogger(__name__)
+
+Tier = Literal["bubblewrap", "process"]
+MIB: Final = 1 << 20
+LOG_BYTES: Final = MIB
+_TICK_SECONDS: Final = 0.02  # between two looks at memory; a process fills about 100 MiB in that time
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_INHERITED: Final = ("LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "ROCM_PATH", "TZ")
+
+
+class Canceled(Exception):
+    """The job was stopped because the platform asked for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """`seconds` of wall time; `memory_bytes` resident; `output_bytes` of the result as JSON."""
+
+    seconds: float
+    memory_bytes: int = 2048 * MIB
+    output_bytes: int = 32 * MIB
+    file_bytes: int = 1024 * MIB  # the largest file the job may write into its scratch folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`milliseconds` of wall time from the start of the process to its end."""
+
+    output: Any
+    metrics: dict[str, Any]
+    milliseconds: int
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A share of a device that runs one job at a time."""
+
+    device: str = "cpu"
+    threads: int = 1
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+class Sandbox:
+    """Runs tasks of `child.TASKS`. `close` it: it owns processes and folders.
+
+    `tier` None takes the strongest that works here. Unavailable tiers raise RuntimeError with the reason.
+    """
+
+    def __init__(self, *, tier: Tier | None = None, cpus: Sequence[int] = (), threads: int = 1) -> None:
+        self._cpus = sorted(cpus or os.sched_getaffinity(0))
+        self._environment = _clean_environment(threads)
+        self._zygote: Zygote | None = None
+        self._starting = threading.Lock()
+        self._workspaces = Workspaces(separate_uids=False)
+        self.tier: Tier = self._choose(tier)
+        if self.tier == "process" and os.geteuid() == 0:
+            self._separate_uids()
+        self.facts = self._probe()
+
+    # -- which tier ----------------------------------------------------------------------------
+    def _choose(self, wanted: Tier | None) -> Tier:
+        if wanted == "process":
+            return "process"
+        reason = bubblewrap.missing() or self._bubblewrap_fault()
+        if reason is None:
+            return "bubblewrap"
+        if wanted == "bubblewrap":
+            self.close()
+            raise RuntimeError(f"the sandbox tier bubblewrap is not available: {reason}")
+        logger.warning("jobs run in the sandbox tier process: %s", reason)
+        return "process"
+
+    def _bubblewrap_fault(self) -> str | None:
+        self.tier = "bubblewrap"
+        try:
+            facts = self._probe()
+        except RuntimeFailure as failure:
+            return failure.message
+        leaks = [name for name in ("readable", "interfaces") if facts[name]]
+        return f"its self-test reached {', '.join(leaks)}" if leaks else None
+
+    def _separate_uids(self) -> None:
+        """Each job gets a uid of its own if such a process can still read the code it runs."""
+        shared, self._workspaces = self._workspaces, Workspaces(separate_uids=True)
+        try:
+            self._probe()
+            shared.close()
+        except RuntimeFailure as failure:
+            logger.warning("jobs run under the miner's own uid: %s", failure.message)
+            self._workspaces.close()
+            self._workspaces = shared
+
+    def _probe(self) -> dict[str, Any]:
+        """What a job can reach: secrets beside the code, network interfaces, environment, processes."""
+        paths = [*(str(ROOT / name) for name in (".env", "var", ".git")), "/etc/shadow", "/etc/passwd"]
+        with self.workspace() as workspace:
+            outcome = self.run(workspace, "probe", {"paths": paths}, Limits(seconds=30), Slot())
+        facts: dict[str, Any] = {**outcome.output, **outcome.metrics["sandbox"]}
+        return facts
+
+    # -- running -------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def workspace(self) -> Iterator[Workspace]:
+        with self._workspaces.new() as workspace:
+            yield workspace
+
+    def run(
+        self,
+        workspace: Workspace,
+        task: str,
+        payload: Any,
+        limits: Limits,
+        slot: Slot,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Outcome:
+        """The task's output; RuntimeFailure with its code if it failed, `Canceled` once `stopped()`.
+
+        No process of the job is left when this returns or raises.
+        """
+        workspace.write_request(
+            {
+                "task": task,
+                "payload": payload,
+                "device": slot.device,
+                "threads": slot.threads,
+                "environment": dict(slot.environment),
+                "output_bytes": limits.output_bytes,
+            }
+        )
+        workspace.hand_over()
+        begun = time.monotonic()
+        process = self._launch(workspace, limits)
+        try:
+            peak = _watch(process, begun + limits.seconds, limits, stopped)
+        finally:
+            code = process.finish()
+        milliseconds = round((time.monotonic() - begun) * 1000)
+        return self._outcome(workspace, limits, code, peak, milliseconds)
+
+    def _launch(self, workspace: Workspace, limits: Limits) -> "_Process":
+        confined = {
+            "cpu_seconds": int(limits.seconds * len(self._cpus)) + 5,
+            "file_bytes": limits.file_bytes,
+        }
+        if self.tier == "bubblewrap":
+            argv = bubblewrap.argv(workspace.folder, self._environment, json.dumps(confined))
+            return _Started(argv, workspace.folder / child.LOG)
+        confined["uid"] = workspace.uid
+        zygote = self._warm()
+        try:
+            return _Forked(zygote, zygote.spawn(workspace.folder, confined))
+        except (ConnectionError, BrokenPipeError) as error:
+            self._forget(zygote)
+            raise RuntimeFailure(Code.CRASHED, "the miner's warm process had ended") from error
+
+    def _warm(self) -> Zygote:
+        with self._starting:
+            if self._zygote is None:
+                modules = {
+                    m for r in runtimes.runtimes().values() if not r.available("cpu") for m in r.preload
+                }
+                self._zygote = Zygote(modules=sorted(modules), environment=self._environment)
+                os.sched_setaffinity(self._zygote.pid, self._cpus)
+            return self._zygote
+
+    def _forget(self, zygote: Zygote) -> None:
+        with self._starting:
+            if self._zygote is zygote:
+                self._zygote.close()
+                self._zygote = None
+
+    def _outcome(
+        self, workspace: Workspace, limits: Limits, code: int, peak: int, milliseconds: int
+    ) -> Outcome:
+        content = workspace.read(child.RESULT, limits.output_bytes + MIB)
+        if content is None:
+            _log_tail(workspace)
+            raise RuntimeFailure(Code.CRASHED, f"the job ended without a result: {_describe(code)}")
+        answer = json.loads(content)
+        if failure := answer.get("failure"):
+            if failure["code"] == Code.CRASHED:
+                _log_tail(workspace)
+            raise RuntimeFailure(Code(failure["code"]), failure["message"])
+        metrics = answer["metrics"] | {
+            "wall_ms": milliseconds,
+            "cpu_seconds": answer["usage"]["cpu_seconds"],
+            "peak_memory_mb": round(max(peak, answer["usage"]["peak_bytes"]) / MIB),
+            "sandbox": {"tier": self.tier, **answer["isolation"]},
+        }
+        return Outcome(answer["output"], metrics, milliseconds)
+
+    def close(self) -> None:
+        if self._zygote is not None:
+            self._zygote.close()
+            self._zygote = None
+        self._workspaces.close()
+
+
+def _clean_environment(threads: int) -> dict[str, str]:
+    """Nothing of the miner's own environment but where accelerator libraries lie."""
+    pools = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "HF_HUB_OFFLINE": "1",  # models come from wheels; a hub must not even be asked
+        **dict.fromkeys(pools, str(threads)),
+        **{name: os.environ[name] for name in _INHERITED if name in os.environ},
+    }
+
+
+# -- processes ---------------------------------------------------------------------------------
+class _Process:
+    """A running job: `pid` leads its process group."""
+
+    pid: int
+
+    def finish(self) -> int:
+        """Kills what is left of the group and reaps its leader; its exit code, negative for a signal."""
+        raise NotImplementedError
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+class _Forked(_Process):
+    def __init__(self, zygote: Zygote, pid: int) -> None:
+        self.pid, self._zygote = pid, zygote
+
+    def finish(self) -> int:
+        self._kill_group()
+        try:
+            return self._zygote.wait(self.pid)
+        except (ConnectionError, BrokenPipeError):
+            return -signal.SIGKILL  # the zygote's end took the job with it
+
+
+class _Started(_Process):
+    def __init__(self, argv: list[str], log: Path) -> None:
+        with open(log, "wb") as file:
+            self._process = subprocess.Popen(
+                argv, env={}, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            )
+        self.pid = self._process.pid
+
+    def finish(self) -> int:
+        self._kill_group()
+        code = self._process.wait()
+        return 128 - code if code > 128 else code  # as a shell does, bwrap adds 128 to a signal
+
+
+def _watch(process: _Process, deadline: float, limits: Limits, stopped: Callable[[], bool]) -> int:
+    """Waits for the end of the job, or raises why it must end. Returns the most resident bytes seen."""
+    peak, tick = 0, 0
+    with contextlib.closing(_Descriptor(os.pidfd_open(process.pid))) as ended:
+        while not ended.ready(_TICK_SECONDS if tick else 0.002):
+            peak = max(peak, _resident(process.pid))
+            tick += 1
+            if peak > limits.memory_bytes:
+                used, allowed = peak // MIB, limits.memory_bytes // MIB
+                raise RuntimeFailure(
+                    Code.MEMORY, f"the job used {used} MiB of memory, its limit is {allowed}"
+                )
+            if time.monotonic() > deadline:
+                raise RuntimeFailure(Code.TIMEOUT, f"the job ran longer than its {limits.seconds:g} seconds")
+            if stopped():
+                raise Canceled
+    return peak
+
+
+class _Descriptor:
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._poll = select.poll()
+        self._poll.register(number, select.POLLIN)
+
+    def ready(self, seconds: float) -> bool:
+        return bool(self._poll.poll(seconds * 1000))
+
+    def close(self) -> None:
+        os.close(self._number)
+
+
+def _resident(pid: int) -> int:
+    """Resident bytes of a process and its descendants (pages they share count for each of them)."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        below = [int(line) for task in Path(f"/proc/{pid}/task").iterdir() for line in _children(task)]
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return 0
+    return pages * _PAGE + sum(map(_resident, below))
+
+
+def _children(task: Path) -> list[str]:
+    return (task / "children").read_text().split()
+
+
+def _log_tail(workspace: Workspace) -> None:
+    """The end of what a crashed job printed, for the provider's eyes: it may name paths of the host."""
+    if printed := workspace.read(child.LOG, LOG_BYTES):
+        logger.warning("a job crashed; it printed: %s", printed[-2000:].decode(errors="replace").strip())
+
+
+def _describe(code: int) -> str:
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"

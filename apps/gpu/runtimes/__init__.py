@@ -1,0 +1,42 @@
+"""The job kinds a miner can run, one module each; `contract.Runtime` says what a kind declares."""
+
+from functools import cache
+
+from apps.gpu.runtimes import bench_matmul, onnx_infer, text_embed, vision_ocr
+from apps.gpu.runtimes.contract import Code, Context, Runtime, RuntimeFailure
+
+__all__ = [
+    "Code",
+    "Context",
+    "Runtime",
+    "RuntimeFailure",
+    "available_kinds",
+    "find",
+    "runtimes",
+    "unavailable",
+]
+
+
+@cache
+def runtimes() -> dict[str, Runtime]:
+    """Every kind the platform knows, by name, whether or not this machine can run it."""
+    modules = (bench_matmul, onnx_infer, text_embed, vision_ocr)
+    return {module.RUNTIME.kind: module.RUNTIME for module in modules}
+
+
+def find(kind: str) -> Runtime:
+    """The runtime of `kind`; RuntimeFailure "runtime.unknown" if there is none."""
+    if kind not in runtimes():
+        raise RuntimeFailure(Code.UNKNOWN, f"this miner has no runtime for {kind!r}")
+    return runtimes()[kind]
+
+
+def available_kinds(device: str = "cpu") -> list[str]:
+    """The kinds that this machine can run on a device of that kind; only these may be advertised."""
+    return [kind for kind, runtime in runtimes().items() if runtime.available(device) is None]
+
+
+def unavailable(device: str = "cpu") -> dict[str, str]:
+    """Why each of the other kinds is not advertised."""
+    reasons = {kind: runtime.available(device) for kind, runtime in runtimes().items()}
+    return {kind: reason for kind, reason in reasons.items() if reason is not None}

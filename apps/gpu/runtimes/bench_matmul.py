@@ -1,0 +1,76 @@
+"""`bench.matmul`: multiply integer matrices made from a seed, and measure how long it took.
+
+Also the work of the hardware challenge (`apps.gpu.agent.challenge`). NumPy on a CPU, torch on CUDA.
+"""
+
+import time
+from typing import Any, Final
+
+from aitbc.chain import merkle
+from apps.gpu.runtimes import matrices
+from apps.gpu.runtimes.contract import DIALECT, Context, Runtime, missing_packages
+
+MAX_REPEATS: Final = 1_000
+
+INPUT: Final = {
+    "$schema": DIALECT,
+    "type": "object",
+    "properties": {
+        "n": {"type": "integer", "minimum": matrices.MIN_N, "maximum": matrices.MAX_N},
+        "seed": {"type": "integer", "minimum": 0, "maximum": 2**53 - 1},
+        "dtype": {"enum": ["float32", "float16", "bfloat16"]},
+        "repeats": {"type": "integer", "minimum": 1, "maximum": MAX_REPEATS},
+    },
+    "required": ["n", "seed", "dtype"],
+    "additionalProperties": False,
+}
+OUTPUT: Final = {
+    "$schema": DIALECT,
+    "type": "object",
+    "properties": {
+        "n": {"type": "integer"},
+        "seconds": {"type": "number", "exclusiveMinimum": 0},
+        "tflops": {"type": "number", "exclusiveMinimum": 0},
+        "root": {"type": "string", "pattern": "^0x[0-9a-f]{64}$"},
+    },
+    "required": ["n", "seconds", "tflops", "root"],
+    "additionalProperties": False,
+}
+
+
+def seed_bytes(seed: int) -> bytes:
+    """How a job's whole-number seed enters the generator: 32 bytes, big-endian."""
+    return seed.to_bytes(32, "big")
+
+
+def run(job: Any, context: Context) -> tuple[Any, dict[str, Any]]:
+    """`seconds` covers the multiplications of all repeats, `root` the rows of C."""
+    n, repeats = job["n"], job.get("repeats", 1)
+    multiplier = matrices.Multiplier(seed_bytes(job["seed"]), n, device=context.device, dtype=job["dtype"])
+    begun = time.perf_counter()
+    for _ in range(repeats):
+        product = multiplier.product(0)
+    seconds = time.perf_counter() - begun
+    root = merkle.root(matrices.leaves(0, product))
+    output = {
+        "n": n,
+        "seconds": seconds,
+        "tflops": 2 * n**3 * repeats / seconds / 1e12,
+        "root": "0x" + root.hex(),
+    }
+    return output, {"computed_in": "float32" if context.device == "cpu" else job["dtype"]}
+
+
+def available(device: str) -> str | None:
+    return missing_packages("numpy") if device == "cpu" else missing_packages("numpy", "torch")
+
+
+RUNTIME: Final = Runtime(
+    kind="bench.matmul",
+    input_schema=INPUT,
+    output_schema=OUTPUT,
+    run=run,
+    available=available,
+    deterministic=True,
+    preload=("numpy",),
+)

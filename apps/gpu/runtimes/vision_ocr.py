@@ -1,0 +1,156 @@
+"""`vision.ocr`: the lines of text in a picture, by PP-OCRv4 in rapidocr-onnxruntime, weights in its wheel."""
+
+import base64
+import binascii
+import io
+from typing import TYPE_CHECKING, Any, Final
+
+from apps.gpu.runtimes import onnx_infer
+from apps.gpu.runtimes.contract import (
+    DIALECT,
+    SHA256,
+    Code,
+    Context,
+    Runtime,
+    RuntimeFailure,
+    missing_packages,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_PIXELS: Final = 24_000_000
+MAX_SIDE: Final = 16_384
+MAX_INLINE_BYTES: Final = 1 << 20
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP")
+LANGUAGES: Final = ("en", "zh")  # what the recognition model in the wheel was trained on, both at once
+
+INPUT: Final = {
+    "$schema": DIALECT,
+    "type": "object",
+    "properties": {
+        "image": {
+            "description": "SHA-256 of an artifact, or the picture itself in base64 (at most 1 MiB decoded)",
+            "anyOf": [
+                SHA256,
+                {
+                    "type": "string",
+                    "minLength": 68,
+                    "maxLength": -(-MAX_INLINE_BYTES // 3) * 4,
+                    "pattern": "^[A-Za-z0-9+/]+={0,2}$",
+                },
+            ],
+        },
+        "languages": {
+            "type": "array",
+            "minItems": 1,
+            "uniqueItems": True,
+            "items": {"enum": list(LANGUAGES)},
+        },
+    },
+    "required": ["image"],
+    "additionalProperties": False,
+}
+_POINT: Final = {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "number"}}
+OUTPUT: Final = {
+    "$schema": DIALECT,
+    "type": "object",
+    "properties": {
+        "lines": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "text": {"type": "string"},
+                    "score": {"type": "number", "minimum": 0, "maximum": 1},
+                    "box": {"type": "array", "minItems": 4, "maxItems": 4, "items": _POINT},
+                },
+                "required": ["text", "score", "box"],
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["lines"],
+    "additionalProperties": False,
+}
+
+
+def _is_artifact(image: str) -> bool:
+    return (
+        len(image) == 64
+    )  # as base64 that would be 48 bytes, too few for any picture; the schema asks for more
+
+
+def artifacts(job: Any) -> tuple[str, ...]:
+    return (job["image"],) if _is_artifact(job["image"]) else ()
+
+
+def _bytes(image: str, context: Context) -> bytes:
+    if _is_artifact(image):
+        return context.artifact(image).read_bytes()
+    try:
+        return base64.b64decode(image, validate=True)
+    except binascii.Error as error:
+        raise RuntimeFailure(Code.INVALID_INPUT, "the picture is not base64") from error
+
+
+def _decode(content: bytes) -> "np.ndarray":
+    """BGR pixels. The header alone decides on the size, before a single pixel is decoded."""
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+                raise RuntimeFailure(
+                    Code.INVALID_INPUT,
+                    f"the picture is {width} x {height} pixels, at most {MAX_PIXELS} are accepted",
+                )
+            return np.ascontiguousarray(np.asarray(picture.convert("RGB"))[:, :, ::-1])
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        kinds = ", ".join(FORMATS)
+        raise RuntimeFailure(Code.INVALID_INPUT, f"not a whole picture in one of {kinds}") from error
+
+
+def run(job: Any, context: Context) -> tuple[Any, dict[str, Any]]:
+    """Lines from top to bottom; the box goes clockwise from the top left, in pixels of the picture."""
+    pixels = _decode(_bytes(job["image"], context))
+    from rapidocr_onnxruntime import RapidOCR
+
+    cuda = context.device == "cuda"
+    engine = RapidOCR(
+        intra_op_num_threads=context.threads,
+        det_use_cuda=cuda,
+        cls_use_cuda=cuda,
+        rec_use_cuda=cuda,
+        # Search at the picture's own size; enlarging small ones to 736 pixels, the default, costs
+        # four times as much.
+        det_limit_type="max",
+        det_limit_side_len=2_000,
+    )
+    found, _ = engine(pixels)
+    lines = [
+        {"text": text, "score": float(score), "box": [[float(x), float(y)] for x, y in box]}
+        for box, text, score in found or []
+    ]
+    height, width = pixels.shape[:2]
+    return {"lines": lines}, {"width": width, "height": height, "lines": len(lines)}
+
+
+def available(device: str) -> str | None:
+    if missing := missing_packages("rapidocr_onnxruntime", "cv2", "PIL", "shapely", "pyclipper", "yaml"):
+        return missing
+    return onnx_infer.available(device)
+
+
+RUNTIME: Final = Runtime(
+    kind="vision.ocr",
+    input_schema=INPUT,
+    output_schema=OUTPUT,
+    run=run,
+    available=available,
+    deterministic=False,  # scores differ with processor and thread count in the last digits
+    artifacts=artifacts,
+    preload=("numpy", "PIL.Image", "PIL.PngImagePlugin", "PIL.JpegImagePlugin", "rapidocr_onnxruntime"),
+)
