@@ -5,17 +5,30 @@ Needs no Django settings, so that settings can ask it where the servers are.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from aitbc.stack import layout
 from aitbc.stack.anvil import CHAIN_IDS, Anvil
 from aitbc.stack.errors import StackError
 from aitbc.stack.paths import Var, current, locked
 from aitbc.stack.postgres import APP, OWNER, Postgres
 from aitbc.stack.redis import Redis
 
-__all__ = ["SERVICES", "Anvil", "ServiceStatus", "StackError", "Urls", "discover", "down", "status", "up"]
+__all__ = [
+    "SERVICES",
+    "Anvil",
+    "ServiceStatus",
+    "StackError",
+    "Urls",
+    "destroy",
+    "discover",
+    "down",
+    "status",
+    "up",
+]
 
 SERVICES = ("postgres", "redis", "anvil")
 _LOCK_SECONDS = 180
@@ -107,10 +120,28 @@ def up(services: Sequence[str] = SERVICES, *, owned: bool = False) -> list[Servi
 def down(services: Sequence[str] = SERVICES) -> None:
     """Stop what runs, the database last; data stays."""
     var = current()
+    if not var.run.exists():
+        return
     var.create()
     with locked(var.run / "stack.lock", seconds=_LOCK_SECONDS):
         for service in reversed(_services(var, services)):
             service.stop()
+
+
+def destroy() -> None:
+    """Stop the servers and delete their data and keys, for good; what else lies in `var/` stays."""
+    var = current()
+    down()
+    layout.remove(var)
+    for folder in (var.root / "postgres", var.root / "redis", var.root / "anvil", var.run / "postgres"):
+        shutil.rmtree(folder, ignore_errors=not folder.exists())
+    for file in (
+        var.memory,
+        var.root / "postgres.elsewhere",
+        *var.keys.glob("anvil.*"),
+        *var.keys.glob("redis.*"),
+    ):
+        file.unlink(missing_ok=True)
 
 
 def status(services: Sequence[str] = SERVICES) -> list[ServiceStatus]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pwd
 import shutil
 import subprocess
@@ -14,18 +13,8 @@ from aitbc.stack.process import wait_for
 NAME = "aitbc-postgres"
 
 
-def server_account(data: Path) -> pwd.struct_passwd | None:
-    """Whom the server runs as: None for the present user; for root the owner of existing data, else a
-    system user that is created when missing."""
-    owner = data.stat().st_uid if data.exists() else 0
-    if os.geteuid() == 0:
-        return pwd.getpwuid(owner) if owner else _system_user()
-    if data.exists() and owner != os.geteuid():
-        raise StackError(f"{data} belongs to user {owner}: start the stack as that user or as root")
-    return None
-
-
-def _system_user() -> pwd.struct_passwd:
+def system_user() -> pwd.struct_passwd:
+    """The user, created when missing."""
     # Two first starts may meet: useradd then refuses for the lock of the password file, or because
     # the other one has just made the user.
     wait_for(_exists_or_created, seconds=10)

@@ -47,9 +47,16 @@ class Var:
         """Twelve hex digits that tell this folder from every other on the machine."""
         return hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
 
+    @property
+    def owner(self) -> int:
+        """Who started the servers here, or would."""
+        return self.root.stat().st_uid if self.root.exists() else os.geteuid()
+
     def create(self) -> None:
         """Make the folders. They can be passed through but not listed by others: the database server
         may run as a user of its own. Keys are the owner's alone."""
+        if self.owner != os.geteuid():
+            raise StackError(f"{self.root} belongs to user {self.owner}: start the servers as that user")
         for path, mode in ((self.root, 0o711), (self.run, 0o711), (self.log, 0o700), (self.keys, 0o700)):
             make_folder(path, mode=mode)
 

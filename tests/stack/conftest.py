@@ -15,13 +15,14 @@ from aitbc.stack.paths import REPOSITORY, Var, current
 
 
 @pytest.fixture
-def make_var() -> Iterator[Callable[[], Var]]:
-    """Makes data folders that any user may pass to, and stops what runs in them afterwards."""
+def make_var() -> Iterator[Callable[..., Var]]:
+    """Makes data folders in short folders of their own (by default any user may pass to them), and
+    stops and deletes what was started in them."""
     made: list[Path] = []
 
-    def make() -> Var:
+    def make(*, mode: int = 0o711) -> Var:
         folder = Path(tempfile.mkdtemp(prefix="aitbc-test-", dir="/tmp"))
-        folder.chmod(0o711)
+        folder.chmod(mode)
         made.append(folder)
         return Var(root=folder / "var")
 
@@ -29,12 +30,12 @@ def make_var() -> Iterator[Callable[[], Var]]:
     for folder in made:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("AITBC_VAR", str(folder / "var"))
-            stack.down()
+            stack.destroy()
         shutil.rmtree(folder)
 
 
 @pytest.fixture
-def var(make_var: Callable[[], Var], monkeypatch: pytest.MonkeyPatch) -> Var:
+def var(make_var: Callable[..., Var], monkeypatch: pytest.MonkeyPatch) -> Var:
     """The present data folder, empty."""
     made = make_var()
     monkeypatch.setenv("AITBC_VAR", str(made.root))

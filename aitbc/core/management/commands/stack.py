@@ -1,4 +1,4 @@
-"""`manage.py stack up|down|status`: the embedded PostgreSQL, Redis and development chain."""
+"""`manage.py stack up|down|status|destroy`: the embedded PostgreSQL, Redis and development chain."""
 
 import json
 from argparse import ArgumentParser
@@ -12,12 +12,12 @@ from aitbc import stack
 
 
 class Command(BaseCommand):
-    help = "Start, stop or show the embedded servers; their data stays under var/."
+    help = "Start, stop or show the embedded servers; their data stays under var/ until `destroy`."
     requires_system_checks: Sequence[str] = []  # checks may ask the very servers this command starts
     requires_migrations_checks = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("action", choices=("up", "down", "status"))
+        parser.add_argument("action", choices=("up", "down", "status", "destroy"))
         parser.add_argument("--only", default=",".join(stack.SERVICES), help="comma-separated services")
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
 
@@ -28,6 +28,8 @@ class Command(BaseCommand):
                 stack.up(services)
             elif action == "down":
                 stack.down(services)
+            elif action == "destroy":
+                return stack.destroy()
             found = stack.status(services)
         except stack.StackError as error:
             raise CommandError(str(error)) from error
