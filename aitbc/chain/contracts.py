@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from aitbc.chain.abi import Interface, interface
 from aitbc.chain.client import Client
 from aitbc.chain.signing import Domain, Struct, checksum_address, keccak, parse_address
+from aitbc.core.errors import Conflict
 
 
 class Contract:
@@ -21,7 +22,10 @@ class Contract:
 
     def _read(self, function: str, *args: Any, block: int) -> tuple[Any, ...]:
         data = self.interface.call_data(function, args)
-        return self.interface.result(function, self.client.read(self.address, data, block))
+        answer = self.client.read(self.address, data, block)
+        if answer == "0x":
+            raise Conflict("chain.not_there_yet", f"there is no {self.name} at block {block}")
+        return self.interface.result(function, answer)
 
 
 class Token(Contract):

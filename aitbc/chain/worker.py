@@ -112,7 +112,11 @@ class Worker:
         """The embedded chain mines a block a second, and only while something is not final."""
         final = height - settings.CHAIN_FINALITY_DEPTH
         waiting = (
-            Intent.objects.open().filter(network=self.network).exists()
+            # an intent that the contract refuses for now is tried again, but no block helps it
+            Intent.objects.open()
+            .filter(network=self.network)
+            .exclude(state=State.REQUESTED, error__gt="")
+            .exists()
             or Log.objects.filter(block_id__gt=final).exists()
         )
         due = time.monotonic() - self._mined_at >= self._block_seconds
@@ -129,8 +133,11 @@ class Worker:
             try:
                 steps.get(State(intent.state), self._track)(intent, height)
             except Conflict as refusal:
-                log.warning("intent waits", intent=str(intent.id), code=refusal.code, reason=refusal.message)
-                self._save(intent, error=refusal.message)
+                if intent.error != refusal.message:
+                    log.warning(
+                        "intent waits", intent=str(intent.id), code=refusal.code, reason=refusal.message
+                    )
+                    self._save(intent, error=refusal.message)
 
     def _save(self, intent: Intent, **changes: object) -> None:
         """Write a step of `intent` unless it was resolved meanwhile or another worker took over."""
@@ -156,7 +163,7 @@ class Worker:
                 if refusal.code != "chain.reverted" or refusal.context.get("reason") not in PERMANENT:
                     raise
                 final = height - settings.CHAIN_FINALITY_DEPTH
-                return self._resolve_by_effect(intent, final, otherwise=refusal.message)
+                return self._resolve_by_effect(intent, max(final, 0), otherwise=refusal.message)
         latest = stored[-1]
         self._save(
             intent, state=State.SIGNED, sender=latest.sender, nonce=latest.nonce, tx_hash=latest.tx_hash

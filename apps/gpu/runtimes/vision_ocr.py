@@ -94,6 +94,11 @@ def _bytes(image: str, context: Context) -> bytes:
         raise RuntimeFailure(Code.INVALID_INPUT, "the picture is not base64") from error
 
 
+def _too_large(what: str) -> RuntimeFailure:
+    message = f"the picture {what}; at most {MAX_PIXELS} pixels and {MAX_SIDE} on a side are accepted"
+    return RuntimeFailure(Code.INVALID_INPUT, message)
+
+
 def _decode(content: bytes) -> "np.ndarray":
     """BGR pixels. The header alone decides on the size, before a single pixel is decoded."""
     import numpy as np
@@ -103,12 +108,11 @@ def _decode(content: bytes) -> "np.ndarray":
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-                raise RuntimeFailure(
-                    Code.INVALID_INPUT,
-                    f"the picture is {width} x {height} pixels, at most {MAX_PIXELS} are accepted",
-                )
+                raise _too_large(f"is {width} x {height} pixels")
             return np.ascontiguousarray(np.asarray(picture.convert("RGB"))[:, :, ::-1])
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large("has far too many pixels") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         kinds = ", ".join(FORMATS)
         raise RuntimeFailure(Code.INVALID_INPUT, f"not a whole picture in one of {kinds}") from error
 

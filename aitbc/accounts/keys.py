@@ -1,0 +1,87 @@
+"""API keys: made once, shown once, kept as a hash."""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+from django.utils import timezone
+
+from aitbc.accounts.models import ApiKey, User
+from aitbc.core import db
+from aitbc.core.auth import Principal
+from aitbc.core.errors import Invalid, NotFound
+
+SCOPES = (
+    "jobs:read",
+    "jobs:write",
+    "miner",
+    "offers:write",
+    "money:read",
+    "money:write",
+    "admin:read",
+)
+_SHAPE = re.compile(r"ait_([0-9a-z]{12})_([0-9A-Za-z_-]{43})", re.ASCII)
+_FIND = """
+SELECT k.id, k.prefix, k.secret_hash, k.scopes, u.id, u.role,
+       k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute'
+  FROM accounts_apikey k JOIN accounts_user u ON u.id = k.user_id
+ WHERE k.prefix = %s AND k.revoked_at IS NULL AND u.is_active
+   AND (k.expires_at IS NULL OR k.expires_at > now())
+"""
+
+
+def create_key(
+    *, user: User, name: str, scopes: Iterable[str], expires_at: datetime | None = None
+) -> tuple[ApiKey, str]:
+    """A new key and its only clear copy."""
+    wanted = sorted(set(scopes))
+    unknown = [scope for scope in wanted if scope not in SCOPES]
+    if unknown or not wanted:
+        raise Invalid(
+            "key.scopes",
+            f"unknown scopes: {', '.join(unknown)}" if unknown else "a key needs at least one scope",
+            errors=[{"loc": ["body", "scopes"], "msg": f"known scopes: {', '.join(SCOPES)}"}],
+        )
+    prefix = "".join(secrets.choice("0123456789abcdefghijklmnopqrstuvwxyz") for _ in range(12))
+    secret = secrets.token_urlsafe(32)
+    key = ApiKey.objects.create(
+        user=user,
+        name=name,
+        prefix=prefix,
+        secret_hash=_hash(secret),
+        scopes=wanted,
+        expires_at=expires_at,
+    )
+    return key, f"ait_{prefix}_{secret}"
+
+
+def revoke_key(*, key_id: UUID, user: User | None = None) -> ApiKey:
+    """Stop a key at once; a second call changes nothing. `user` limits it to his own keys."""
+    keys = ApiKey.objects.filter(pk=key_id) if user is None else user.api_keys.filter(pk=key_id)
+    keys.filter(revoked_at=None).update(revoked_at=timezone.now())
+    if (key := keys.first()) is None:
+        raise NotFound("key.unknown", "there is no such key")
+    return key
+
+
+def find_principal(token: str) -> Principal | None:
+    match = _SHAPE.fullmatch(token)
+    found = db.row(_FIND, (match[1],)) if match else None
+    if match is None or found is None or not hmac.compare_digest(bytes(found[2]), _hash(match[2])):
+        return None
+    key_id, prefix, _, scopes, user_id, role, stale = found
+    if stale:
+        ApiKey.objects.filter(pk=key_id).update(last_used_at=timezone.now())
+    return Principal(key_id, prefix, user_id, role, frozenset(scopes))
+
+
+def find_user(user_id: UUID) -> User:
+    return User.objects.get(pk=user_id)
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

@@ -1,0 +1,85 @@
+"""Governed parameters: the one list of what exists, with defaults and bounds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+
+from aitbc.accounts.models import Parameter, ParameterChange, User
+from aitbc.core import db
+from aitbc.core.errors import Invalid, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    name: str
+    default: int
+    minimum: int
+    maximum: int
+    unit: str
+    description: str
+
+
+DEFINITIONS = (
+    Definition("fee_bps", 250, 0, 2000, "basis points", "Platform fee inside a job's total."),
+    Definition("lease_seconds", 60, 5, 3600, "seconds", "How long a lease lives without a heartbeat."),
+    Definition("max_attempts", 3, 1, 10, "attempts", "How often a job is tried before it fails."),
+    Definition("start_deadline_seconds", 120, 5, 3600, "seconds", "A leased job not started by then is requeued."),
+    Definition("maturing_seconds", 600, 0, 2_592_000, "seconds", "From completion until an earning is available."),
+    Definition("challenge_seconds", 20, 1, 120, "seconds", "Work that a hardware challenge asks for."),
+    Definition("heartbeat_seconds", 10, 1, 60, "seconds", "How often a miner reports."),
+    Definition("suspect_seconds", 30, 2, 600, "seconds", "Silence after which a miner is suspect."),
+    Definition("dead_seconds", 60, 4, 1200, "seconds", "Silence after which a miner is dead."),
+    Definition("max_job_seconds", 3600, 1, 10_800, "seconds", "Longest run of one job; below the task redelivery."),
+    Definition("max_stored_bytes", 50 * 2**30, 1, 2**50, "bytes", "Artifacts one owner may store."),
+    Definition("settlement_batch", 1000, 1, 100_000, "receipts", "Receipts that close a settlement batch at once."),
+    Definition("settlement_seconds", 60, 1, 86_400, "seconds", "Age at which a smaller batch closes."),
+)
+
+
+def seed(database: str) -> None:
+    """Create the parameters that do not exist yet; existing values stay."""
+    Parameter.objects.using(database).bulk_create(
+        [
+            Parameter(
+                name=d.name,
+                value=d.default,
+                minimum=d.minimum,
+                maximum=d.maximum,
+                unit=d.unit,
+                description=d.description,
+            )
+            for d in DEFINITIONS
+        ],
+        ignore_conflicts=True,
+    )
+
+
+def get(name: str) -> int:
+    found = db.row("SELECT value::bigint FROM accounts_parameter WHERE name = %s", (name,))
+    if found is None:
+        raise NotFound("parameter.unknown", f"there is no parameter {name}")
+    return int(found[0])
+
+
+@transaction.atomic
+def change(*, name: str, value: int, by: User | None) -> Parameter:
+    """Set a parameter within its bounds and keep who changed it, from what, to what."""
+    parameter = Parameter.objects.select_for_update().filter(pk=name).first()
+    if parameter is None:
+        raise NotFound("parameter.unknown", f"there is no parameter {name}")
+    if not parameter.minimum <= value <= parameter.maximum:
+        raise Invalid(
+            "parameter.out_of_bounds",
+            f"{name} lies between {parameter.minimum} and {parameter.maximum} {parameter.unit}",
+        )
+    ParameterChange.objects.create(
+        parameter=parameter, old_value=parameter.value, new_value=value, changed_by=by
+    )
+    parameter.value = value  # type: ignore[assignment]  # a whole number of the NUMERIC(38,0) column
+    parameter.save(update_fields=["value", "updated_at"])
+    return parameter
+
+
+def as_dict(parameter: Parameter) -> dict[str, Any]:
+    return {"name": parameter.name, "value": int(parameter.value), "unit": parameter.unit}

@@ -1,0 +1,42 @@
+"""Composition root of the machine API at /v1."""
+
+from typing import Any
+
+import orjson
+from django.http import HttpRequest, HttpResponse
+from ninja.parser import Parser
+
+from aitbc.core.http import as_domain_error, problem_response, unexpected
+from aitbc.core.schema import MachineApi
+from apps.gpu.api import artifacts, jobs, miners, receipts
+from apps.trading.api import accounts, payments
+
+
+class OrjsonParser(Parser):
+    def parse_body(self, request: HttpRequest) -> Any:
+        return orjson.loads(request.body)
+
+
+api = MachineApi(
+    title="AITBC: machine API",
+    version="1.0.0",
+    description="Jobs, miners, receipts, offers and money. Errors are problem documents (RFC 9457).",
+    parser=OrjsonParser(),
+    docs_url=None,
+    openapi_url="/openapi.json",
+)
+for prefix, router in (
+    ("", jobs.router),
+    ("", receipts.router),
+    ("/artifacts", artifacts.router),
+    ("/miners", miners.router),
+    ("", accounts.router),
+    ("", payments.router),
+):
+    api.add_router(prefix, router)
+
+
+@api.exception_handler(Exception)
+def on_error(request: HttpRequest, error: Exception) -> HttpResponse:
+    known = as_domain_error(error)
+    return problem_response(request, known) if known else unexpected(request, error)

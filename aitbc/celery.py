@@ -1,0 +1,39 @@
+"""The Celery application. Imported by wsgi, stream, manage and the tests, so that `.delay()` finds it."""
+
+import os
+from typing import Any
+
+from celery import Celery, signals
+from django.db import connections
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "aitbc.settings.local")
+app = Celery("aitbc")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+QUEUES = ("default", "gpu", "settlement", "zk", "chain")
+app.conf.task_create_missing_queues = True
+app.conf.task_routes = {
+    "gpu.work": {"queue": "gpu"},
+    "trading.settle*": {"queue": "settlement"},
+    "chain.*": {"queue": "chain"},
+}
+app.conf.beat_schedule = {
+    "gpu.sweep": {"task": "gpu.sweep", "schedule": 2.0},
+    "gpu.dispatch": {"task": "gpu.dispatch", "schedule": 1.0},
+    "trading.mature": {"task": "trading.mature", "schedule": 5.0},
+    "trading.settle": {"task": "trading.settle", "schedule": 5.0},
+    "core.forget_old_keys": {"task": "core.forget_old_keys", "schedule": 3600.0},
+}
+
+
+@signals.task_failure.connect
+def bury(sender: Any = None, task_id: str = "", exception: Any = None, **details: Any) -> None:
+    """A task that failed for good goes to the dead-letter table, where an operator can requeue it."""
+    from aitbc.core.deadletters import bury_task
+
+    bury_task(task=sender, task_id=task_id, error=exception, **details)
+
+
+@signals.worker_process_shutdown.connect
+def close_databases(**_: Any) -> None:
+    connections.close_all()

@@ -1,0 +1,155 @@
+"""The node's answers, good and bad, as typed results."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from aitbc.chain import client as client_module
+from aitbc.chain.client import Client, typed_error
+from aitbc.core.errors import Conflict, Unavailable
+
+
+class FakeNode:
+    """Answers each request by `reply(payload) -> (status, bytes)`; counts them."""
+
+    def __init__(self) -> None:
+        self.requests: list[object] = []
+        self.reply = lambda payload: (200, json.dumps(self.ok(payload, "0x7a69")).encode())
+        node = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                node.requests.append(payload)
+                status, body = node.reply(payload)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: object) -> None:
+                """Quiet."""
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @staticmethod
+    def ok(payload: dict, result: object) -> dict:
+        return {"jsonrpc": "2.0", "id": payload["id"], "result": result}
+
+
+@pytest.fixture
+def node():
+    fake = FakeNode()
+    yield fake
+    fake.server.shutdown()
+    fake.server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "code"),
+    [
+        ("nonce too low", Conflict, "chain.nonce_too_low"),
+        ("Nonce too high: next nonce 3", Conflict, "chain.nonce_too_high"),
+        ("already known", Conflict, "chain.already_known"),
+        ("transaction already imported", Conflict, "chain.already_known"),
+        ("replacement transaction underpriced", Conflict, "chain.underpriced"),
+        ("max fee per gas less than block base fee", Conflict, "chain.underpriced"),
+        ("Insufficient funds for gas * price + value", Conflict, "chain.insufficient_funds"),
+        ("execution reverted", Conflict, "chain.reverted"),
+        ("header not found", Unavailable, "chain.rpc"),
+        ("", Unavailable, "chain.rpc"),
+    ],
+)
+def test_node_messages_become_typed_errors(message, kind, code):
+    error = typed_error({"code": -32000, "message": message})
+    assert type(error) is kind
+    assert error.code == code
+
+
+def test_a_node_of_another_chain_is_refused_before_anything_is_asked(node):
+    with pytest.raises(Unavailable, match=r"chain\.wrong_chain"):
+        Client(node.url, 1).head()
+    assert [request["method"] for request in node.requests] == ["eth_chainId"]
+
+
+def test_the_chain_id_is_asked_once_and_again_after_a_fault(node):
+    client = Client(node.url, 31337)
+    client.head()
+    client.head()
+    good, node.reply = node.reply, lambda payload: (500, b"")
+    with pytest.raises(Unavailable):
+        client.head()
+    node.reply = good
+    client.head()
+    methods = [request["method"] for request in node.requests]
+    assert methods.count("eth_chainId") == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(500, b"{}"), (429, b"slow down"), (200, b"<html>"), (200, b"[]"), (200, b"{}"), (200, b'"x"')],
+)
+def test_what_is_no_answer_is_unavailable(node, status, body):
+    client = Client(node.url, 31337)
+    client.head()
+    node.reply = lambda payload: (status, body)
+    with pytest.raises(Unavailable):
+        client.head()
+
+
+def test_an_incomplete_batch_is_no_answer(node):
+    client = Client(node.url, 31337)
+    client.head()
+    node.reply = lambda payload: (200, json.dumps([FakeNode.ok(payload[0], None)]).encode())
+    with pytest.raises(Unavailable, match="incompletely"):
+        client.headers([1, 2])
+    node.reply = lambda payload: (200, b'{"error": {"code": 1, "message": "no batches"}}')
+    with pytest.raises(Unavailable):
+        client.headers([1, 2])
+
+
+def test_batch_answers_are_put_in_order(node):
+    client = Client(node.url, 31337)
+    client.head()
+    node.reply = lambda payload: (
+        200,
+        json.dumps([FakeNode.ok(item, None) for item in payload][::-1]).encode(),
+    )
+    assert client.headers([7, 8]) == [None, None]
+    assert client.batch([]) == []
+
+
+def test_a_silent_node_times_out(node, monkeypatch):
+    monkeypatch.setattr(client_module, "READ_TIMEOUT", 0.1)
+    release = threading.Event()
+    client = Client(node.url, 31337)
+    node.reply = lambda payload: (release.wait(5), (200, b"{}"))[1]
+    with pytest.raises(Unavailable, match=r"chain\.unavailable"):
+        client.head()
+    release.set()
+
+
+def test_after_failures_in_a_row_the_node_is_left_alone_for_a_while(node, monkeypatch):
+    client = Client(node.url, 31337)
+    good, node.reply = node.reply, lambda payload: (500, b"")
+    for _ in range(client_module.FAILURES_TO_OPEN):
+        with pytest.raises(Unavailable):
+            client.head()
+    asked = len(node.requests)
+    with pytest.raises(Unavailable, match="not asked for now"):
+        client.head()
+    assert len(node.requests) == asked
+
+    node.reply = good
+    client._breaker.open_until = 0.0  # the pause is over
+    assert client.head() == 31337
+    assert client._breaker.failures == 0
+
+
+def test_a_refused_connection_is_unavailable():
+    with pytest.raises(Unavailable, match=r"chain\.unavailable"):
+        Client("http://127.0.0.1:1", 31337).head()

@@ -1,0 +1,294 @@
+"""Blocks, forks and final events. After any reorganisation the state equals a fresh scan."""
+
+import random
+from itertools import pairwise
+
+import pytest
+from django.db import transaction
+
+from aitbc.chain import indexer
+from aitbc.chain.client import Client
+from aitbc.chain.models import Block, FinalEvent, Log
+from aitbc.chain.testing import AIT
+from aitbc.core.errors import Unavailable
+
+from .conftest import DEPTH
+
+WHO = "0x" + "00" * 18 + "beef"
+LOTS = 10**6  # final height far away
+
+
+def held() -> tuple[list, list]:
+    blocks = Block.objects.order_by("number").values_list("number", "hash", "parent", "timestamp")
+    logs = Log.objects.order_by("block_id", "log_index")
+    return list(blocks), list(
+        logs.values_list("block_id", "tx_hash", "ordinal", "log_index", "address", "topics", "data")
+    )
+
+
+def follow(client: Client, final_height: int = -1) -> int:
+    return indexer.follow(client, network="ait-devnet", final_height=final_height)
+
+
+def fresh_scan(client: Client) -> tuple[list, list]:
+    Block.objects.all().delete()
+    follow(client)
+    return held()
+
+
+def test_blocks_are_linked_and_logs_complete(net, chain):
+    tx_hash = net.mint(WHO, 5)
+    net.mine(3)
+
+    height = follow(chain)
+
+    assert height == chain.head()
+    blocks, logs = held()
+    assert [b[0] for b in blocks] == list(range(1, height + 1))
+    assert all(child[2] == parent[1] for parent, child in pairwise(blocks))
+    assert [log[2] for log in logs if log[1] == tx_hash] == [0]
+
+
+def test_reading_on_changes_nothing_that_is_there(net, chain):
+    net.mint(WHO)
+    follow(chain)
+    before = held()
+    follow(chain)
+    assert held() == before
+    net.mine()
+    follow(chain)
+    assert held()[0][:-1] == before[0]
+
+
+def test_many_blocks_are_read_in_batches(net, chain, monkeypatch):
+    monkeypatch.setattr(indexer, "BATCH", 7)
+    net.mine(20)
+    net.mint(WHO)
+    assert follow(chain) == chain.head()
+    assert Block.objects.count() == chain.head()
+    snapshot = chain.call("evm_snapshot")
+    net.mint(WHO)
+    net.mine(15)
+    follow(chain)
+    chain.call("evm_revert", snapshot)
+    for _ in range(20):
+        net.mint(WHO, 7)
+    follow(chain)
+    assert held() == fresh_scan(chain)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_state_after_random_forks_equals_a_fresh_scan(net, chain, seed):
+    rng = random.Random(seed)
+    snapshots: list[str] = []
+    for _ in range(30):
+        action = rng.choice(["mint", "mint", "mine", "snapshot", "fork", "follow"])
+        if action == "mint":
+            net.mint(WHO, rng.randrange(1, 10**6))
+        elif action == "mine":
+            net.mine(rng.randrange(1, 8))
+        elif action == "snapshot":
+            snapshots.append(chain.call("evm_snapshot"))
+        elif action == "fork" and snapshots:
+            cut = rng.randrange(len(snapshots))
+            chain.call("evm_revert", snapshots[cut])
+            del snapshots[cut:]
+            for _ in range(rng.randrange(4)):
+                net.mint(WHO, rng.randrange(1, 10**6))
+        else:
+            follow(chain)
+    net.mine(40)  # longer than anything held
+    follow(chain)
+
+    assert held() == fresh_scan(chain)
+
+
+def test_a_node_that_lags_behind_costs_nothing(net, chain):
+    net.mine(4)
+    follow(chain)
+    before = held()
+
+    class Lagging(Client):
+        def head(self):
+            return super().head() - 3
+
+    lagging = Lagging(chain.url, chain.chain_id)
+    assert follow(lagging) == chain.head() - 3
+    assert held() == before
+
+
+def test_a_missing_block_is_unknown_not_gone(net, chain):
+    follow(chain)
+    before = held()
+
+    class Forgetful(Client):
+        def headers(self, numbers):
+            return [None for _ in numbers]
+
+    net.mine(2)
+    with pytest.raises(Unavailable, match=r"chain\.unknown_block"):
+        follow(Forgetful(chain.url, chain.chain_id))
+    assert held() == before
+
+    class Holey(Client):
+        def headers(self, numbers):
+            gap = max(numbers)
+            return [
+                header if header.number < gap or len(numbers) == 1 else None
+                for header in super().headers(numbers)
+            ]
+
+    follow(Holey(chain.url, chain.chain_id))
+    assert held()[0][:-1] == before[0]  # one of the two new blocks is known
+
+
+def test_a_log_without_its_receipt_is_not_taken(net, chain):
+    net.mint(WHO)
+    before = held()
+
+    class NoReceipts(Client):
+        def receipts(self, tx_hashes):
+            return [None for _ in tx_hashes]
+
+    with pytest.raises(Unavailable, match="not its receipt"):
+        follow(NoReceipts(chain.url, chain.chain_id))
+    assert held() == before
+
+
+def test_a_block_below_finality_that_changes_halts(net, chain):
+    snapshot = chain.call("evm_snapshot")
+    net.mint(WHO)
+    net.mine(DEPTH)
+    follow(chain)
+    before = held()
+    chain.call("evm_revert", snapshot)
+    for _ in range(DEPTH + 3):
+        net.mint(WHO, 9)
+
+    with pytest.raises(indexer.DeepReorganisation):
+        follow(chain, final_height=chain.head() - 4)
+    assert held() == before
+
+
+def test_a_node_below_finality_is_behind(net, chain):
+    follow(chain)
+    with pytest.raises(Unavailable, match=r"chain\.behind"):
+        follow(chain, final_height=LOTS)
+
+
+# -- PostgreSQL ----------------------------------------------------------------------------------
+def test_events_appear_only_at_their_depth_and_once(net, chain):
+    worker = net.worker()
+    tx_hash = net.mint(WHO, 5)
+    block = chain.receipt(tx_hash).block_number
+    mine = worker.client.call
+
+    worker.tick()
+    while chain.head() < block + DEPTH - 1:
+        net.mine()
+    worker.tick()
+    seen = FinalEvent.objects.filter(tx_hash=tx_hash)
+    if chain.head() < block + DEPTH:
+        assert not seen.exists()
+    mine("anvil_mine", "0x1")
+    worker.tick()
+
+    event = seen.get()
+    assert (event.contract, event.name, event.block_number, event.ordinal) == ("AIT", "Transfer", block, 0)
+    assert event.args == {"from": "0x" + "00" * 20, "to": WHO[:-4] + "bEEF", "value": "5"}
+    net.settle(worker)
+    assert seen.count() == 1
+
+
+def test_a_rebuilt_chain_database_projects_nothing_twice(net):
+    net.mint(WHO)
+    worker = net.settle()
+    events = list(FinalEvent.objects.values())
+    assert events
+
+    net.lose_chain_database()
+    net.mint(WHO, 3)
+    net.settle(worker)
+
+    assert list(FinalEvent.objects.order_by("id").values())[: len(events)] == events[::-1]
+    assert FinalEvent.objects.count() == len(events) + 1
+
+
+def test_a_deep_reorganisation_stops_credits_and_is_told(net, chain, subscribe):
+    credited = []
+    subscribe("chain.event:AIT.Transfer", lambda event: credited.append(event.args["value"]))
+    snapshot = chain.call("evm_snapshot")
+    net.mint(WHO, 1)
+    worker = net.settle()
+    assert credited == ["1"]
+
+    chain.call("evm_revert", snapshot)
+    for _ in range(DEPTH + 8):
+        net.mint(WHO, 2)
+    while not net.status().halted and worker.tick():
+        pass
+
+    assert "was final" in net.status().halted
+    assert worker.tick() is False
+    net.mine(20)
+    assert net.worker().tick() is False
+    assert credited == ["1"]
+    assert not FinalEvent.objects.filter(args__value="2").exists()
+
+
+def test_a_chain_database_of_another_history_halts(net, chain):
+    net.mint(WHO)
+    worker = net.settle()
+    with transaction.atomic():
+        status = net.status()
+        status.final_hash = "0x" + "99" * 32
+        status.save()
+    net.mine(DEPTH + 1)
+    worker.tick()
+    assert "not the one that was final" in net.status().halted
+
+
+def test_handlers_run_once_per_event_in_order(net, subscribe):
+    seen = []
+    subscribe("chain.event:AIT.Transfer", lambda event: seen.append(int(event.args["value"])))
+    for amount in (3, 1, 2):
+        net.mint(WHO, amount)
+    net.settle()
+    assert seen == [3, 1, 2]
+    net.settle(net.worker())
+    assert seen == [3, 1, 2]
+
+
+def test_a_failing_handler_keeps_its_event_and_all_behind_it(net, subscribe):
+    seen = []
+
+    def handle(event):
+        FinalEvent.objects.filter(pk=event.pk).update(log_index=99)  # rolled back with the failure
+        if event.args["value"] == "2" and not repaired:
+            raise ValueError("no such account")
+        seen.append(int(event.args["value"]))
+
+    repaired = []
+    subscribe("chain.event:AIT.Transfer", handle)
+    for amount in (1, 2, 3):
+        net.mint(WHO, amount)
+    worker = net.settle()
+    worker.tick()
+
+    assert seen == [1]
+    assert "no such account" in net.status().problem
+    assert FinalEvent.objects.get(args__value="2").log_index != 99
+
+    repaired.append(True)
+    worker.tick()
+    assert seen == [1, 2, 3]
+    assert net.status().problem == ""
+
+
+def test_unknown_tokens_and_contracts_are_not_indexed(net, chain):
+    from aitbc.chain.testing import Deployed
+
+    stray = Deployed.create(net.minter, "AIT", net.minter.address)
+    stray.send(net.minter, "mint", net.settlement.address, str(AIT))
+    follow(chain)
+    assert not Log.objects.filter(address=stray.address).exists()

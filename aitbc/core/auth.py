@@ -1,0 +1,74 @@
+"""Who is calling: one authentication for ninja and DRF over one port that `aitbc.accounts` provides."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpRequest
+from ninja.security import HttpBearer
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+
+from aitbc.core import ports
+from aitbc.core.errors import Forbidden, Unauthenticated
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The caller of a machine API: a key, its user, and what the key may do."""
+
+    key_id: UUID
+    prefix: str
+    user_id: UUID
+    role: str
+    scopes: frozenset[str]
+
+    def has(self, scope: str) -> bool:
+        return scope in self.scopes or f"{scope.partition(':')[0]}:*" in self.scopes
+
+
+def authenticate(token: str) -> Principal:
+    """The principal of a key, or Unauthenticated; the port is `auth.key`."""
+    principal: Principal | None = ports.get("auth.key")(token)
+    if principal is None:
+        raise Unauthenticated("auth.invalid_key", "this API key is unknown, expired or revoked")
+    return principal
+
+
+class ApiKey(HttpBearer):
+    """Ninja authentication: `auth=ApiKey("jobs:write")`. The scope is part of the route's declaration."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__()
+        self.scope = scope
+
+    def __call__(self, request: HttpRequest) -> Principal:
+        header = request.META.get("HTTP_AUTHORIZATION", "")
+        if not header[:7].lower() == "bearer ":
+            raise Unauthenticated("auth.required", "send your key as 'Authorization: Bearer ait_...'")
+        return self.authenticate(request, header[7:].strip())
+
+    def authenticate(self, request: HttpRequest, token: str) -> Principal:
+        principal = authenticate(token)
+        if not principal.has(self.scope):
+            raise Forbidden("auth.scope", f"this key lacks the scope {self.scope}", scope=self.scope)
+        request.principal = principal  # type: ignore[attr-defined]  # requests carry it from here on
+        return principal
+
+
+class DrfApiKey(BaseAuthentication):
+    """The same keys in Django REST framework; `request.auth` is the principal."""
+
+    def authenticate(self, request: Any) -> tuple[Any, Principal] | None:
+        kind, _, token = get_authorization_header(request).decode("latin-1").partition(" ")
+        if kind.lower() != "bearer":
+            return None
+        principal = authenticate(token.strip())
+        return ports.get("auth.user")(principal.user_id), principal
+
+    def authenticate_header(self, request: Any) -> str:
+        return "Bearer"
+
+
+def caller(request: HttpRequest) -> Principal:
+    principal: Principal = request.auth  # type: ignore[attr-defined]  # set by ninja
+    return principal

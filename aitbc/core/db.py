@@ -1,0 +1,77 @@
+"""The database, spoken to directly where the ORM would cost too much or say too little."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from django.db import connection, connections, transaction
+
+from aitbc.core.errors import Unavailable
+
+
+def rows(sql: str, params: Sequence[Any] = (), *, binary: bool = False) -> list[tuple[Any, ...]]:
+    """Run one statement with server-side binding and a prepared plan; outside a transaction it is one.
+
+    Django's own cursor interpolates on the client and wraps each call several times: this is the
+    hot path of jobs and ledger, three times cheaper, with the same error mapping.
+    """
+    connection.ensure_connection()
+    raw: psycopg.Connection[Any] = connection.connection
+    with connection.wrap_database_errors:
+        cursor = psycopg.Cursor(raw)
+        cursor.execute(sql, params, prepare=True, binary=binary)
+        return cursor.fetchall() if cursor.description else []
+
+
+def row(sql: str, params: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+    found = rows(sql, params)
+    return found[0] if found else None
+
+
+def value(sql: str, params: Sequence[Any] = ()) -> Any:
+    """The first column of the only row."""
+    return rows(sql, params)[0][0]
+
+
+def outside_transaction(using: str = "default") -> None:
+    """Refuse to go on inside a transaction: network and files never wait on row locks."""
+    if connections[using].in_atomic_block and not getattr(connections[using], "in_test_atomic", False):
+        raise transaction.TransactionManagementError("this call has outside effects: no transaction may be open")
+
+
+def inside_transaction() -> None:
+    """For helpers whose locks mean nothing without the caller's transaction."""
+    if not connection.in_atomic_block:
+        raise transaction.TransactionManagementError("this call needs the caller's transaction")
+
+
+@contextmanager
+def advisory_lock(name: str) -> Iterator[bool]:
+    """A session-level PostgreSQL lock on a connection of its own; yields whether it was free.
+
+    The lock dies with the connection, so a killed holder frees it at once. Whoever must survive a
+    paused holder adds a fencing epoch of his own.
+    """
+    settings = connections["default"].settings_dict
+    params = connections["default"].get_connection_params()
+    params.pop("cursor_factory", None)
+    params.pop("context", None)
+    try:
+        dedicated = psycopg.connect(
+            **{k: v for k, v in params.items() if k not in ("prepare_threshold", "server_side_binding")},
+            autocommit=True,
+        )
+    except psycopg.OperationalError as error:
+        raise Unavailable("database.unavailable", f"cannot reach database {settings['NAME']}") from error
+    with dedicated:
+        held = dedicated.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)).fetchone()
+        yield bool(held and held[0])
+
+
+def shutdown_db(alias: str = "chain") -> None:
+    """Close every connection of `alias` of this thread, after folding its write-ahead log in."""
+    database = connections[alias]
+    if database.vendor == "sqlite" and database.connection is not None:
+        database.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()

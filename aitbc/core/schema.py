@@ -1,0 +1,80 @@
+"""OpenAPI of both APIs: every operation also documents its errors as problem documents."""
+
+from typing import Any
+
+from drf_spectacular.openapi import AutoSchema
+from ninja import NinjaAPI, Schema
+
+PROBLEM_JSON = "application/problem+json"
+
+
+class FieldError(Schema):
+    loc: list[str]
+    msg: str
+
+
+class Problem(Schema):
+    """RFC 9457 problem details; `code` is stable, `request_id` is what to quote."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str | None = None
+    errors: list[FieldError] | None = None
+
+
+class Money(Schema):
+    """A decimal string and its asset, never a float."""
+
+    amount: str
+    asset: str = "AIT"
+
+
+class MachineApi(NinjaAPI):
+    """Ninja's schema with the media type that errors really have."""
+
+    def get_openapi_schema(self, **options: Any) -> Any:
+        schema = super().get_openapi_schema(**options)
+        for path in schema["paths"].values():
+            for operation in path.values():
+                for status, response in operation["responses"].items():
+                    if int(status) >= 400 and "application/json" in response.get("content", {}):
+                        response["content"] = {PROBLEM_JSON: response["content"]["application/json"]}
+        return schema
+
+
+def errors(*statuses: int) -> dict[Any, Any]:
+    """Ninja's `response=` entries of the problems a route documents; 400, 401 and 429 always may come."""
+    return {frozenset({400, 401, 413, 415, 422, 429, *statuses}): Problem}
+
+
+class ProblemAutoSchema(AutoSchema):
+    """drf-spectacular with our error responses on every operation."""
+
+    def _get_response_bodies(self, direction: str = "response") -> dict[str, Any]:
+        bodies: dict[str, Any] = super()._get_response_bodies(direction)
+        self.registry.register_on_missing(_problem_component(self))
+        for status in ("400", "401", "403", "404", "409", "415", "422", "429", "503"):
+            bodies.setdefault(
+                status,
+                {
+                    "description": "Problem details (RFC 9457)",
+                    "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+                },
+            )
+        return bodies
+
+
+def _problem_component(schema: AutoSchema) -> Any:
+    from drf_spectacular.plumbing import ResolvableComponent
+
+    return ResolvableComponent(
+        name="Problem",
+        type=ResolvableComponent.SCHEMA,
+        schema=Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        | {"$defs": {}},
+        object="Problem",
+    )

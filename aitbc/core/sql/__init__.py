@@ -1,0 +1,16 @@
+"""SQL functions live in .sql files beside the app that owns them; a migration runs each file whole."""
+
+from pathlib import Path
+
+from django.db import migrations
+
+
+def run_file(path: Path) -> migrations.RunSQL:
+    """A migration operation that (re)creates the functions of one file; removing them is the table's drop."""
+    return migrations.RunSQL(path.read_text(), reverse_sql=migrations.RunSQL.noop)
+
+
+
+def restrict(table: str, rights: str) -> migrations.RunSQL:
+    """Say which rights the application's role has on `table`; `migrate` grants exactly these."""
+    return migrations.RunSQL(f"COMMENT ON TABLE {table} IS 'app: {rights}'", migrations.RunSQL.noop)

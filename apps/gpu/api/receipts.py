@@ -1,0 +1,22 @@
+"""`/v1/receipts`: public verification."""
+
+from typing import Any
+
+from django.http import HttpRequest
+from ninja import Body, Router
+
+from aitbc.chain import networks
+from aitbc.core.schema import errors
+from apps.gpu.api.schemas import VerdictOut
+from apps.gpu import receipts
+
+router = Router(tags=["receipts"])
+
+
+@router.post("/receipts/verify", auth=None, response={200: VerdictOut} | errors(), summary="Verify a receipt")
+def verify_receipt(request: HttpRequest, body: dict[str, Any] = Body(...)) -> dict[str, Any]:  # noqa: B008
+    """Both signatures, the price and the anchor; the reason names the first check that fails."""
+    verdict = receipts.verify(
+        body, platform_addresses=receipts.network_addresses(), chain_id=networks.chain_id()
+    )
+    return verdict.as_json()

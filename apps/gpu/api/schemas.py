@@ -1,0 +1,360 @@
+"""Shapes of the fixed /v1 contract for jobs, miners and receipts. Shape is checked here, truth in services."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from ninja import Schema
+from pydantic import AwareDatetime, ConfigDict, Field
+
+from aitbc.core.schema import Money, Problem
+
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
+Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]
+Kind = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z][a-z0-9_.]*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Amount = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,19})(\.[0-9]{1,18})?$", examples=["1.25"])]
+Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
+Hash = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
+Signature = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{130}$")]
+State = Literal["queued", "leased", "running", "completed", "failed", "canceled", "expired"]
+
+
+class Strict(Schema):
+    """Input: a member we do not know is a mistake, not noise."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class MoneyIn(Strict):
+    amount: Amount
+    asset: Literal["AIT"] = "AIT"
+
+
+class Constraints(Strict):
+    gpu_model: Name | None = None
+    min_vram_gb: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    cuda: Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){0,2}$")] | None = None
+    region: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00]*$")] | None = None
+    models: Annotated[list[Name], Field(max_length=50)] = []
+
+
+class JobIn(Strict):
+    kind: Kind
+    input: dict[str, Any] | None = None
+    input_artifact: Sha256 | None = None
+    constraints: Constraints = Constraints()
+    max_price: MoneyIn
+    offer_id: UUID | None = None
+    ttl_seconds: Annotated[int, Field(ge=1, le=604_800)] = 900
+    priority: Annotated[int, Field(ge=0, le=10)] = 0
+    id: UUID | None = Field(None, description="Client-made UUID version 7.")
+
+
+class BatchIn(Strict):
+    jobs: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=100)]
+
+
+class JobError(Schema):
+    code: str
+    message: str
+
+
+class PaymentOut(Schema):
+    id: UUID
+    state: str
+    held: Money
+    released: Money
+    refunded: Money
+    fee: Money
+
+
+class JobOut(Schema):
+    id: UUID
+    kind: str
+    state: State
+    priority: int
+    created_at: AwareDatetime
+    leased_at: AwareDatetime | None
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+    expires_at: AwareDatetime
+    attempts: int
+    miner_id: UUID | None
+    offer_id: UUID | None
+    progress: dict[str, Any] | None = None
+    error: JobError | None
+    payment: PaymentOut
+
+
+class JobList(Schema):
+    items: list[JobOut]
+    next: str | None
+
+
+class BatchItem(Schema):
+    status: int
+    job: JobOut | None = None
+    problem: Problem | None = None
+
+
+class BatchOut(Schema):
+    items: list[BatchItem]
+
+
+class ResultOut(Schema):
+    job_id: UUID
+    output: Any = None
+    output_artifact: Sha256 | None = None
+    metrics: dict[str, Any]
+
+
+class ReceiptOut(Schema):
+    version: str
+    statement: dict[str, Any]
+    units: int
+    total: Money
+    fee: Money
+    started_at: str
+    finished_at: str
+    platform: dict[str, Any]
+    miner: dict[str, Any]
+    anchor: dict[str, Any] | None
+    salt: str | None = None
+
+
+class ResultItem(Schema):
+    status: int
+    result: ResultOut | None = None
+    receipt: ReceiptOut | None = None
+    problem: Problem | None = None
+
+
+class ResultList(Schema):
+    items: list[ResultItem]
+
+
+class VerdictOut(Schema):
+    valid: bool
+    checks: dict[str, bool | None]
+    reason: str | None
+
+
+class DeviceIn(Strict):
+    uuid: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
+    kind: Literal["cuda", "rocm", "cpu"]
+    model: Name
+    memory_mb: Annotated[int, Field(ge=1, le=100_000_000)]
+    cuda: Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){0,2}$")] | None = None
+    driver: Annotated[str, Field(max_length=40, pattern=r"^[^\x00]*$")] | None = None
+    tflops: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = None
+    memory_gbps: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = None
+
+
+class RegisterIn(Strict):
+    name: Name
+    region: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00]*$")]
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 1
+    kinds: Annotated[list[Kind], Field(min_length=1, max_length=50)]
+    models: Annotated[list[Name], Field(max_length=200)] = []
+    devices: Annotated[list[DeviceIn], Field(min_length=1, max_length=64)]
+    price: MoneyIn
+    address: Address
+    proof: Signature
+    nonce: Hash
+    sandbox: Literal["process", "bubblewrap", "container"] = "process"
+
+
+class NonceOut(Schema):
+    nonce: str
+    prefix: str
+    chain_id: int
+
+
+class RegisteredDevice(Schema):
+    id: UUID
+    uuid: str
+    verified: bool
+
+
+class RegisterOut(Schema):
+    id: UUID
+    state: str
+    devices: list[RegisteredDevice]
+    heartbeat_seconds: int
+    challenge: dict[str, Any] | None
+    sequence: int
+    head: str
+    wait_url: str | None
+    chain_id: int
+
+
+class Telemetry(Strict):
+    device_id: UUID
+    utilization: Annotated[float, Field(ge=0, le=100)] | None = None
+    memory_used_mb: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
+    temperature_c: Annotated[float, Field(ge=-100, le=1000)] | None = None
+    power_w: Annotated[float, Field(ge=0, le=100_000)] | None = None
+
+
+class HeartbeatIn(Strict):
+    telemetry: Annotated[list[dict[str, Any]], Field(max_length=64)] = []
+    running: Annotated[list[UUID], Field(max_length=1000)] = []
+    sequence: Annotated[int, Field(ge=1, lt=2**63)]
+    previous: Hash
+    signature: Signature | None = None
+
+
+class Acknowledgement(Schema):
+    sequence: int
+    head: str
+    received_at: datetime
+    signature: str
+
+
+class HeartbeatOut(Schema):
+    state: str
+    cancel: list[UUID]
+    challenge: dict[str, Any] | None
+    acknowledgement: Acknowledgement
+
+
+class PollIn(Strict):
+    max_jobs: Annotated[int, Field(ge=1, le=64)] = 1
+    wait_seconds: Annotated[float, Field(ge=0, le=30)] = 0
+    kinds: Annotated[list[Kind], Field(max_length=50)] = []
+
+
+class LeaseOut(Schema):
+    id: UUID
+    kind: str
+    input: Any = None
+    input_artifact: Sha256 | None = None
+    client: str
+    miner: UUID
+    attempt: int
+    salt: str
+    unit_price: Money
+    lease_token: UUID
+    lease_expires_at: AwareDatetime
+    max_seconds: float
+    max_units: int
+
+
+class PollOut(Schema):
+    jobs: list[LeaseOut]
+
+
+class TokenIn(Strict):
+    lease_token: UUID
+
+
+class ProgressIn(TokenIn):
+    percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    message: Text | None = None
+
+
+class ResultIn(TokenIn):
+    output: Any = None
+    output_artifact: Sha256 | None = None
+    metrics: dict[str, Any] = {}
+    claimed_ms: Annotated[int, Field(ge=0, le=10**12)] | None = None
+    statement_signature: Signature
+
+
+class BatchResultIn(ResultIn):
+    job_id: UUID
+
+
+class ResultsIn(Strict):
+    results: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=100)]
+
+
+class FailIn(TokenIn):
+    code: Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[a-z][a-z0-9_.]*$")]
+    message: Text
+    retryable: bool = True
+
+
+class AcceptedOut(Schema):
+    job: JobOut
+    receipt: ReceiptOut
+
+
+class AcceptedItem(Schema):
+    status: int
+    job: JobOut | None = None
+    receipt: ReceiptOut | None = None
+    problem: Problem | None = None
+
+
+class AcceptedList(Schema):
+    items: list[AcceptedItem]
+
+
+class MinerDevice(Schema):
+    id: UUID
+    uuid: str
+    kind: str
+    model: str
+    memory_mb: int
+    verified: bool
+    tflops: float | None
+    memory_gbps: float | None
+
+
+class MinerOut(Schema):
+    id: UUID
+    name: str
+    region: str
+    state: str
+    concurrency: int
+    kinds: list[str]
+    models: list[str]
+    price: Money
+    address: str
+    sandbox: str
+    last_seen_at: datetime
+    sequence: int
+    head: str
+    devices: list[MinerDevice]
+    heartbeat_seconds: int
+
+
+class CapabilitiesIn(Strict):
+    kinds: Annotated[list[Kind], Field(min_length=1, max_length=50)] | None = None
+    models: Annotated[list[Name], Field(max_length=200)] | None = None
+    price: MoneyIn | None = None
+    concurrency: Annotated[int, Field(ge=1, le=1000)] | None = None
+
+
+class EarningsOut(Schema):
+    released: Money
+    maturing: Money
+    fees: Money
+    jobs: int
+
+
+class CommitIn(Strict):
+    roots: Annotated[list[Hash], Field(min_length=1, max_length=10_000)]
+
+
+class OpenIn(Strict):
+    rows: Annotated[list[Any], Field(min_length=1, max_length=10_000)]
+
+
+class CommitOut(Schema):
+    nonce: str
+    rows: list[Any]
+
+
+class OpenOut(Schema):
+    passed: bool
+    tflops: float | None
+    memory_gbps: float | None
+    reason: str | None
+
+
+class ArtifactOut(Schema):
+    sha256: str
+    size: int

@@ -1,0 +1,20 @@
+from apps.gpu.models.artifacts import Artifact, ArtifactGrant, Waiter
+from apps.gpu.models.jobs import Attempt, Job, JobClass, JobResult, QueuedJob, Receipt
+from apps.gpu.models.miners import Challenge, Device, Heartbeat, Miner, Nonce
+
+__all__ = [
+    "Artifact",
+    "ArtifactGrant",
+    "Attempt",
+    "Challenge",
+    "Device",
+    "Heartbeat",
+    "Job",
+    "JobClass",
+    "JobResult",
+    "Miner",
+    "Nonce",
+    "QueuedJob",
+    "Receipt",
+    "Waiter",
+]

@@ -1,0 +1,144 @@
+"""The platform's side of the proof of hardware (protocols 19-20): issue, take the commitment, check rows.
+
+The claim it supports is "this device delivered this compute by the deadline", never "this is that card".
+"""
+
+import secrets
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from aitbc.accounts import parameters
+from aitbc.core import clock
+from aitbc.core.errors import Conflict, NotFound
+from apps.gpu.agent import challenge as protocol
+from apps.gpu.models import Challenge, Device, Miner
+
+# An honest miner needs the planned time for the work it declared itself; three times that is late.
+SLACK = 3
+GRACE_SECONDS = 10
+UNDECLARED_TFLOPS = 0.01
+
+
+@transaction.atomic
+def issue_missing(miner: Miner) -> dict[str, Any] | None:
+    """A challenge for each active device that was never verified; returns the miner's next open one."""
+    for device in miner.devices.select_for_update().filter(active=True, verified=False).order_by("pk"):
+        if not device.challenges.filter(state__in=("issued", "committed")).exists():
+            _issue(miner, device)
+    return open_for(miner)
+
+
+def _issue(miner: Miner, device: Device) -> Challenge:
+    seconds = parameters.get("challenge_seconds")
+    spec = protocol.plan(
+        seed=secrets.token_bytes(32),
+        kind=device.kind,
+        tflops=device.claimed_tflops or UNDECLARED_TFLOPS,
+        seconds=seconds,
+    )
+    now = clock.database_now()
+    return Challenge.objects.create(
+        miner=miner,
+        device=device,
+        seed="0x" + spec.seed.hex(),
+        n=spec.n,
+        rounds=spec.rounds,
+        steps=spec.steps,
+        issued_at=now,
+        deadline=now + timedelta(seconds=SLACK * seconds + GRACE_SECONDS),
+    )
+
+
+def open_for(miner: Miner) -> dict[str, Any] | None:
+    """What the miner has to answer next, if anything; its clock starts with the first time it is shown."""
+    found = (
+        Challenge.objects.filter(miner=miner, state=Challenge.State.ISSUED)
+        .select_related("device")
+        .order_by("pk")
+        .first()
+    )
+    if found is None:
+        return None
+    return {
+        "id": found.pk,
+        "device_id": found.device_id,
+        "device": found.device.uuid,
+        "spec": {"seed": found.seed[2:], "n": found.n, "rounds": found.rounds, "steps": found.steps},
+        "deadline": found.deadline,
+    }
+
+
+@transaction.atomic
+def commit(*, key: UUID, challenge: UUID, roots: list[str]) -> dict[str, Any]:
+    """Keep the roots and the time they took, then draw the nonce that picks the rows."""
+    found = _locked(key, challenge, Challenge.State.ISSUED)
+    now = clock.database_now()
+    if len(roots) != found.steps:
+        raise Conflict("challenge.roots", f"this challenge has {found.steps} steps, one root each")
+    found.roots, found.committed_at = roots, now
+    found.nonce = "0x" + secrets.token_hex(32)
+    found.state = Challenge.State.COMMITTED
+    if now > found.deadline:
+        _end(found, "the roots came after the deadline")
+    found.save()
+    return {"nonce": found.nonce, "rows": _places(found) if found.state == "committed" else []}
+
+
+@transaction.atomic
+def open_rows(*, key: UUID, challenge: UUID, rows: list[Any]) -> dict[str, Any]:
+    """Recompute exactly the rows asked for; the first wrong one fails the device."""
+    found = _locked(key, challenge, Challenge.State.COMMITTED)
+    assert found.committed_at is not None  # set with the state
+    reason = protocol.verify_rows(
+        seed=bytes.fromhex(found.seed[2:]),
+        n=found.n,
+        rounds=found.rounds,
+        roots=found.roots,
+        rows=rows,
+        wanted=_places(found),
+    )
+    if reason is None:
+        seconds = (found.committed_at - found.issued_at).total_seconds()
+        found.tflops = _spec(found).operations / seconds / 1e12
+        found.state = Challenge.State.PASSED
+        Device.objects.filter(pk=found.device_id).update(
+            verified=True, tflops=found.tflops, verified_at=found.committed_at
+        )
+    else:
+        _end(found, reason)
+    found.save()
+    return {
+        "passed": found.state == Challenge.State.PASSED,
+        "tflops": found.tflops,
+        "memory_gbps": found.memory_gbps,
+        "reason": found.reason or None,
+    }
+
+
+def _locked(key: UUID, challenge: UUID, state: str) -> Challenge:
+    found = (
+        Challenge.objects.select_for_update(of=("self",))
+        .filter(pk=challenge, miner__key_id=key)
+        .first()
+    )
+    if found is None:
+        raise NotFound("challenge.unknown", "you have no such challenge")
+    if found.state != state:
+        raise Conflict("challenge.state", f"this challenge is {found.state}")
+    return found
+
+
+def _spec(found: Challenge) -> protocol.Spec:
+    return protocol.Spec(bytes.fromhex(found.seed[2:]), found.n, found.rounds, found.steps)
+
+
+def _places(found: Challenge) -> list[protocol.Place]:
+    return protocol.places(bytes.fromhex(found.nonce[2:]), _spec(found))
+
+
+def _end(found: Challenge, reason: str) -> None:
+    found.state, found.reason = Challenge.State.FAILED, reason[:200]
+    Device.objects.filter(pk=found.device_id).update(verified=False, tflops=None, memory_gbps=None)

@@ -1,0 +1,90 @@
+"""Heartbeats: chained, now and then signed, acknowledged by the platform's signature (protocols 17)."""
+
+from typing import Any
+from uuid import UUID
+
+import orjson
+from django.db import transaction
+from django.utils import timezone
+
+from aitbc.chain import networks, signing
+from aitbc.core import clock, db
+from aitbc.core.errors import Conflict, Invalid
+from apps.gpu import receipts, statements
+from apps.gpu.models import Heartbeat, Miner
+from apps.gpu.services import challenges, miners
+
+_SAMPLE = """
+UPDATE gpu_device d SET utilization = x.utilization, memory_used_mb = x.memory_used_mb,
+       temperature_c = x.temperature_c, power_w = x.power_w, sampled_at = %s
+  FROM jsonb_to_recordset(%s::jsonb) AS x(
+    device_id uuid, utilization float8, memory_used_mb int, temperature_c float8, power_w float8)
+ WHERE d.id = x.device_id AND d.miner_id = %s
+"""
+_RENEW = """
+UPDATE gpu_job SET lease_expires_at = clock_timestamp() + parameter_value('lease_seconds') * interval '1 second'
+ WHERE id = ANY (%s::uuid[]) AND miner_id = %s AND state IN ('leased', 'running') RETURNING id
+"""
+
+
+@transaction.atomic
+def beat(
+    *,
+    key: UUID,
+    sequence: int,
+    previous: str,
+    running: list[UUID],
+    telemetry: list[dict[str, Any]],
+    signature: str | None,
+) -> dict[str, Any]:
+    """Accept the next beat: renew its leases, note its samples, tell it what to cancel."""
+    miner = Miner.objects.select_for_update(no_key=True).filter(key_id=key).first() or miners.of_key(key)
+    values = _expected(miner, sequence, previous, running, telemetry)
+    head = statements.HEARTBEAT.hash(values)
+    digest = signing.digest(statements.domain(networks.chain_id()), statements.HEARTBEAT, values)
+    if signature is not None and signing.recover(digest, signature) != miner.address:
+        raise Invalid("heartbeat.signature", "the head was not signed by the miner's address")
+    now = clock.database_now()
+    Heartbeat.objects.create(
+        miner=miner, sequence=sequence, previous=previous, head=head, received_at=now, signature=signature or ""
+    )
+    state = Miner.State.ONLINE if miner.state in ("suspect", "dead", "offline") else miner.state
+    Miner.objects.filter(pk=miner.pk).update(
+        sequence=sequence, head=head, last_seen_at=now, state=state
+    )
+    _note_samples(miner, telemetry)
+    renewed = {job for (job,) in db.rows(_RENEW, (running, miner.pk))}
+    return {
+        "state": state,
+        "cancel": [job for job in running if job not in renewed],
+        "challenge": challenges.open_for(miner),
+        "acknowledgement": {
+            "sequence": sequence,
+            "head": "0x" + head.hex(),
+            "received_at": now,
+            "signature": receipts.platform_signer().sign(digest),
+        },
+    }
+
+
+def _expected(
+    miner: Miner, sequence: int, previous: str, running: list[UUID], telemetry: list[dict[str, Any]]
+) -> dict[str, Any]:
+    if sequence != miner.sequence + 1 or previous.lower() != miner.head:
+        raise Conflict(
+            "heartbeat.out_of_order",
+            "this beat does not follow the last accepted one",
+            expected={"sequence": miner.sequence + 1, "previous": miner.head},
+        )
+    return statements.heartbeat_values(
+        miner=str(miner.pk),
+        sequence=sequence,
+        previous=bytes.fromhex(previous[2:]),
+        telemetry=telemetry,
+        running=[str(job) for job in running],
+    )
+
+
+def _note_samples(miner: Miner, telemetry: list[dict[str, Any]]) -> None:
+    if telemetry:
+        db.rows(_SAMPLE, (timezone.now(), orjson.dumps(telemetry).decode(), miner.pk))

@@ -1,0 +1,242 @@
+"""Registration and life of miners."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from aitbc.accounts import parameters
+from aitbc.chain import networks, signing
+from aitbc.core import clock, db, money
+from aitbc.core.auth import Principal
+from aitbc.core.errors import Conflict, Invalid, NotFound
+from aitbc.core.outbox import announce
+from apps.gpu import statements
+from apps.gpu.models import Device, Miner, Nonce
+from apps.gpu.runtimes import runtimes
+
+NONCE_MINUTES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceClaim:
+    """What a miner says of one device; `cuda` is a version such as 12.4."""
+
+    uuid: str
+    kind: str
+    model: str
+    memory_mb: int
+    cuda: str | None = None
+    driver: str | None = None
+    tflops: float | None = None
+    memory_gbps: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    name: str
+    region: str
+    concurrency: int
+    kinds: tuple[str, ...]
+    models: tuple[str, ...]
+    devices: tuple[DeviceClaim, ...]
+    price: str
+    address: str
+    proof: str
+    nonce: str
+    sandbox: str = "process"
+
+
+def make_nonce(*, key: UUID) -> str:
+    nonce = Nonce.objects.create(value="0x" + secrets.token_hex(32), key_id=key)
+    return nonce.value
+
+
+@transaction.atomic
+def register(*, caller: Principal, registration: Registration, first_party: bool = False) -> tuple[Miner, bool]:
+    """Create the caller's miner, or bring it up to date -> (miner, whether it is new). Leases go on."""
+    _check(registration)
+    _check_proof(caller, registration)
+    db.rows("SELECT pg_advisory_xact_lock(hashtextextended(%s, 13))", (str(caller.key_id),))
+    facts = {
+        "owner_id": caller.user_id,
+        "name": registration.name,
+        "region": registration.region,
+        "concurrency": registration.concurrency,
+        "kinds": sorted(set(registration.kinds)),
+        "model_names": sorted(set(registration.models)),
+        "price": money.units(registration.price, 18),
+        "address": registration.address,
+        "sandbox": registration.sandbox,
+        "first_party": first_party,
+        "last_seen_at": clock.database_now(),
+    }
+    miner, created = Miner.objects.update_or_create(
+        key_id=caller.key_id, defaults=facts, create_defaults=facts | {"head": statements.GENESIS}
+    )
+    Miner.objects.filter(pk=miner.pk).exclude(state=Miner.State.SUSPENDED).update(state=Miner.State.ONLINE)
+    miner.refresh_from_db()
+    _keep_devices(miner, registration.devices)
+    announce("gpu.miner_registered", f"miner:{miner.pk}", {"miner": str(miner.pk)})
+    return miner, created
+
+
+def _check(registration: Registration) -> None:
+    unknown = [kind for kind in registration.kinds if kind not in runtimes()]
+    if unknown:
+        raise _field("kinds", f"unknown kinds: {', '.join(unknown)}")
+    if not registration.devices:
+        raise _field("devices", "a miner has at least one device")
+    if len({device.uuid for device in registration.devices}) < len(registration.devices):
+        raise _field("devices", "two devices have one uuid")
+    if not 0 < money.units(registration.price, 18) <= money.MAX_UNITS:
+        raise _field("price", "must be more than nothing")
+    if not settings.DEVELOPMENT and registration.sandbox == "process":
+        client_code = [kind for kind in registration.kinds if runtimes()[kind].runs_client_code]
+        if client_code:
+            raise _field("kinds", f"{', '.join(client_code)} need a sandbox that isolates a client's code")
+
+
+def _check_proof(caller: Principal, registration: Registration) -> None:
+    """The address signed the key's prefix and a nonce of ours that nobody used before."""
+    used = Nonce.objects.filter(
+        value=registration.nonce,
+        key_id=caller.key_id,
+        used_at=None,
+        created_at__gt=timezone.now() - timedelta(minutes=NONCE_MINUTES),
+    ).update(used_at=timezone.now())
+    if not used:
+        raise Invalid("miner.nonce", "ask POST /v1/miners/nonce for a fresh nonce and sign that")
+    values = {"prefix": caller.prefix, "nonce": registration.nonce, "address": registration.address}
+    digest = signing.digest(
+        statements.domain(networks.chain_id()), statements.MINER_REGISTRATION, values
+    )
+    if signing.recover(digest, registration.proof).lower() != registration.address.lower():
+        raise Invalid("miner.proof", "the proof was not signed by this address")
+
+
+def _keep_devices(miner: Miner, claims: tuple[DeviceClaim, ...]) -> None:
+    """An active uuid is unique; one left behind by a miner that is gone may be taken over."""
+    uuids = [claim.uuid for claim in claims]
+    rivals = Device.objects.select_for_update().filter(uuid__in=uuids, active=True).exclude(miner=miner)
+    for rival in rivals.select_related("miner").order_by("pk"):
+        if rival.miner.state not in (Miner.State.OFFLINE, Miner.State.DEAD):
+            raise Conflict("device.taken", f"device {rival.uuid} is active at another miner", uuid=rival.uuid)
+        Device.objects.filter(pk=rival.pk).update(active=False)
+    miner.devices.exclude(uuid__in=uuids).update(active=False)
+    for claim in claims:
+        _keep_device(miner, claim)
+
+
+def _keep_device(miner: Miner, claim: DeviceClaim) -> None:
+    facts = {
+        "kind": claim.kind,
+        "model": claim.model,
+        "memory_mb": claim.memory_mb,
+        "cuda": claim.cuda,
+        "driver": claim.driver,
+    }
+    claims = {"claimed_tflops": claim.tflops, "claimed_memory_gbps": claim.memory_gbps, "active": True}
+    same = miner.devices.filter(uuid=claim.uuid).first()
+    if same is None:
+        miner.devices.create(uuid=claim.uuid, **facts, **claims)
+        return
+    changed = any(getattr(same, name) != value for name, value in facts.items())
+    if changed:  # what was measured, was measured on something else
+        claims |= {"verified": False, "tflops": None, "memory_gbps": None, "verified_at": None}
+    miner.devices.filter(pk=same.pk).update(**facts, **claims)
+
+
+def of_key(key: UUID) -> Miner:
+    miner = Miner.objects.filter(key_id=key).first()
+    if miner is None:
+        raise NotFound("miner.unregistered", "this key has not registered a miner")
+    return miner
+
+
+@transaction.atomic
+def drain(*, key: UUID) -> Miner:
+    """Finish what it holds, take no more."""
+    miner = of_key(key)
+    Miner.objects.filter(pk=miner.pk, state__in=("online", "suspect")).update(state=Miner.State.DRAINING)
+    announce("gpu.miner_draining", f"miner:{miner.pk}", {"miner": str(miner.pk)})
+    return of_key(key)
+
+
+@transaction.atomic
+def sign_off(*, key: UUID) -> Miner:
+    """Leave: leases go back to the queue, devices become free."""
+    miner = of_key(key)
+    leave(miner, Miner.State.OFFLINE, "miner.signed_off", "the miner signed off")
+    return of_key(key)
+
+
+def leave(miner: Miner, state: str, code: str, message: str) -> int:
+    """Take a miner out inside the caller's transaction; returns how many leases went back."""
+    db.inside_transaction()
+    Miner.objects.filter(pk=miner.pk).update(state=state)
+    if state == Miner.State.OFFLINE:
+        miner.devices.update(active=False)
+    returned: int = db.value(
+        """SELECT gpu_end_attempt(coalesce(array_agg(id), '{}'), %s::text, %s::text, 'provider', true)
+             FROM gpu_job WHERE miner_id = %s AND state IN ('leased', 'running')""",
+        (code, message, miner.pk),
+    )
+    announce("gpu.miner_left", f"miner:{miner.pk}", {"miner": str(miner.pk), "state": state})
+    return returned
+
+
+@transaction.atomic
+def update_capabilities(
+    *, key: UUID, kinds: list[str] | None, models: list[str] | None, price: str | None, concurrency: int | None
+) -> Miner:
+    miner = of_key(key)
+    if kinds is not None:
+        if unknown := [kind for kind in kinds if kind not in runtimes()]:
+            raise _field("kinds", f"unknown kinds: {', '.join(unknown)}")
+        miner.kinds = sorted(set(kinds))
+    if models is not None:
+        miner.model_names = sorted(set(models))
+    if price is not None:
+        miner.price = money.units(price, 18)
+        if miner.price <= 0:
+            raise _field("price", "must be more than nothing")
+    if concurrency is not None:
+        miner.concurrency = concurrency
+    miner.save(update_fields=["kinds", "model_names", "price", "concurrency"])
+    announce("gpu.miner_registered", f"miner:{miner.pk}", {"miner": str(miner.pk)})
+    return miner
+
+
+def document(miner: Miner) -> dict[str, Any]:
+    """The miner as `/v1/miners/me` shows it."""
+    return {
+        "id": miner.pk,
+        "name": miner.name,
+        "region": miner.region,
+        "state": miner.state,
+        "concurrency": miner.concurrency,
+        "kinds": miner.kinds,
+        "models": miner.model_names,
+        "price": {"amount": money.show(miner.price, 18), "asset": miner.asset},
+        "address": miner.address,
+        "sandbox": miner.sandbox,
+        "last_seen_at": miner.last_seen_at,
+        "sequence": miner.sequence,
+        "head": miner.head,
+        "devices": [
+            {"id": d.pk, "uuid": d.uuid, "kind": d.kind, "model": d.model, "memory_mb": d.memory_mb,
+             "verified": d.verified, "tflops": d.tflops, "memory_gbps": d.memory_gbps}
+            for d in miner.devices.filter(active=True).order_by("pk")
+        ],  # fmt: skip
+        "heartbeat_seconds": parameters.get("heartbeat_seconds"),
+    }
+
+
+def _field(name: str, message: str) -> Invalid:
+    return Invalid("request.invalid", message, errors=[{"loc": ["body", name], "msg": message}])

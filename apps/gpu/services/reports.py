@@ -1,0 +1,306 @@
+"""What miners report about their leases: start, progress, result, failure."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import orjson
+from django.db import transaction
+from jsonschema import Draft202012Validator
+
+from aitbc.chain import networks, signing
+from aitbc.core import db
+from aitbc.core.errors import Conflict, DomainError, Invalid, NotFound
+from apps.gpu.models import Attempt
+from apps.gpu.runtimes import runtimes
+from apps.gpu.runtimes.contract import FAULTS
+from apps.gpu import receipts, statements
+from apps.gpu.services import artifacts
+from apps.gpu.meter import Bill, bill
+
+_FACTS = "SELECT * FROM gpu_lease_facts(%s::uuid, %s::uuid[])"
+_FAULTS = {str(code): fault for code, fault in FAULTS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A miner's claim to have finished a job."""
+
+    job: UUID
+    lease_token: UUID
+    statement_signature: str
+    output: Any = None
+    output_artifact: str | None = None
+    metrics: dict[str, Any] | None = None
+    claimed_ms: int | None = None
+
+    def digest(self) -> bytes:
+        content = [str(self.lease_token), self.output, self.output_artifact, self.metrics, self.claimed_ms]
+        return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the platform knows of the lease at this moment, by the database's clock."""
+
+    id: UUID
+    state: str
+    kind: str
+    client: UUID
+    miner: UUID
+    address: bytes
+    attempt: int
+    lease_token: UUID | None
+    salt: bytes
+    input: Any
+    input_artifact: bytes | None
+    unit_price: Any
+    max_price: Any
+    max_ms: int | None
+    started_ms: int | None
+    now_ms: int
+    fee_bps: int
+    result_digest: bytes | None
+    owner: UUID
+
+
+def finish(*, key: UUID, report: Report) -> dict[str, Any]:
+    """Accept one result -> `{"job": ..., "receipt": ...}`; a repeat of an accepted one says the same."""
+    answer = finish_batch(key=key, reports=[report])[0]
+    if isinstance(answer, DomainError):
+        raise answer
+    return answer
+
+
+def finish_batch(*, key: UUID, reports: list[Report]) -> list[dict[str, Any] | DomainError]:
+    """Each report stands for itself; the accepted ones are written in one statement."""
+    facts = {f.id: f for f in (Facts(*row) for row in db.rows(_FACTS, (key, [r.job for r in reports])))}
+    checked: dict[UUID, dict[str, Any] | DomainError | None] = {}
+    for report in reports:
+        if report.job not in checked:  # a batch naming a job twice gets one answer for both
+            checked[report.job] = _check(key, report, facts.get(report.job))
+    fresh = [item for item in checked.values() if isinstance(item, dict)]
+    written = _write(fresh) if fresh else {}
+    return [_answer(report, checked[report.job], written) for report in reports]
+
+
+def _check(key: UUID, report: Report, facts: Facts | None) -> dict[str, Any] | DomainError | None:
+    """The item to write, a refusal, or None for a repeat of what was accepted."""
+    try:
+        facts = require_lease(key, report.job, report.lease_token, facts)
+        if facts.state == "completed":
+            return None if facts.result_digest == report.digest() else _lost()
+        return _item(report, facts)
+    except DomainError as error:
+        return error
+
+
+def require_lease(key: UUID, job: UUID, token: UUID, facts: Facts | None) -> Facts:
+    """The facts of a lease that `token` holds, also of a completed one; 409 if lost, 404 if never his."""
+    if facts is None:
+        if Attempt.objects.filter(job=job, miner__key=key).exists():
+            raise _lost()
+        raise NotFound("job.unknown", "you hold no such job")
+    if facts.lease_token != token or facts.state not in ("leased", "running", "completed"):
+        raise _lost()
+    return facts
+
+
+def _lost() -> Conflict:
+    return Conflict("lease.lost", "this lease is not yours any more; the result was not accepted")
+
+
+def _item(report: Report, facts: Facts) -> dict[str, Any]:
+    if facts.started_ms is None:
+        raise Conflict("job.not_started", "report the start first: only time from there is paid")
+    _check_output(report, facts)
+    assert facts.max_ms is not None  # a constraint of leased jobs
+    started = facts.started_ms
+    the_bill = bill(
+        platform_ms=facts.now_ms - started,
+        claimed_ms=report.claimed_ms,
+        max_ms=facts.max_ms,
+        unit_price=int(facts.unit_price),
+        fee_bps=facts.fee_bps,
+    )
+    document = _receipt(report, facts, the_bill, started)
+    return {
+        "job": str(report.job),
+        "lease_token": str(report.lease_token),
+        "started_ms": started,
+        "finished_ms": facts.now_ms,
+        "units_ms": the_bill.units,
+        "total": str(the_bill.total),
+        "fee": str(the_bill.fee),
+        "output": report.output,
+        "output_artifact": report.output_artifact,
+        "metrics": report.metrics or {},
+        "digest": report.digest().hex(),
+        "receipt": document,
+        "leaf": receipts.leaf(document).hex(),
+        "owner": str(facts.owner),
+        "client": facts.client,
+    }
+
+
+def _check_output(report: Report, facts: Facts) -> None:
+    if (report.output is None) == (report.output_artifact is None):
+        raise Invalid("result.output", "give either output or output_artifact")
+    if report.output_artifact is not None:
+        artifacts.require_access(user=facts.owner, hashes=[report.output_artifact])
+        return
+    errors = [
+        {"loc": ["body", "output", *map(str, error.absolute_path)], "msg": error.message[:300]}
+        for error in output_validator(facts.kind).iter_errors(report.output)
+    ]
+    if errors:
+        raise Invalid("result.invalid_output", f"the output does not fit {facts.kind}", errors=errors[:20])
+
+
+def statement_of(facts: Facts, *, output: Any, output_artifact: str | None) -> statements.WorkStatement:
+    """What the miner must have signed, made from the platform's own records."""
+    salt = bytes(facts.salt)
+    return statements.WorkStatement(
+        job=str(facts.id),
+        kind=facts.kind,
+        client=client_hash(facts.client),
+        miner=str(facts.miner),
+        attempt=facts.attempt,
+        lease="0x" + statements.lease_hash(str(facts.lease_token)).hex(),
+        input_commitment=_commit(salt, facts.input, facts.input_artifact.hex() if facts.input_artifact else None),
+        output_commitment=_commit(salt, output, output_artifact),
+        unit_price=int(facts.unit_price),
+        max_units=facts.max_ms or 0,
+    )
+
+
+def client_hash(client: UUID) -> str:
+    """A receipt is public: it names the client by a hash that only those who know the id can match."""
+    return "0x" + hashlib.sha256(client.bytes).hexdigest()
+
+
+def _commit(salt: bytes, value: Any, artifact: str | None) -> str:
+    if artifact is not None:
+        return "0x" + statements.artifact_commitment(salt=salt, sha256=artifact).hex()
+    return "0x" + statements.commitment(salt=salt, value=value).hex()
+
+
+def _receipt(report: Report, facts: Facts, the_bill: Bill, started: int) -> dict[str, Any]:
+    statement = statement_of(facts, output=report.output, output_artifact=report.output_artifact)
+    digest = signing.digest(
+        statements.domain(networks.chain_id()), statements.WORK_STATEMENT, statement.values()
+    )
+    address = signing.checksum_address(bytes(facts.address))
+    if signing.recover(digest, report.statement_signature) != address:
+        raise Invalid(
+            "result.signature",
+            "statement_signature is not yours over this work statement",
+            errors=[{"loc": ["body", "statement_signature"], "msg": "signature of another statement or key"}],
+        )
+    return receipts.issue(
+        statement=statement,
+        miner=address,
+        signature=report.statement_signature.lower(),
+        bill=the_bill,
+        started_ms=started,
+        finished_ms=facts.now_ms,
+    )
+
+
+def _write(items: list[dict[str, Any]]) -> dict[UUID, tuple[str, str]]:
+    grants = [item for item in items if item["output_artifact"]]
+    payload = orjson.dumps([{k: v for k, v in item.items() if k != "client"} for item in items]).decode()
+    query = "SELECT job, code, document FROM gpu_complete(%s::jsonb)"
+    if not grants:
+        return {job: (code, document) for job, code, document in db.rows(query, (payload,))}
+    with transaction.atomic():
+        written = {job: (code, document) for job, code, document in db.rows(query, (payload,))}
+        for item in grants:
+            job = UUID(item["job"])
+            if written[job][0] == "ok":
+                artifacts.grant_output(job=job, client=item["client"], sha256=item["output_artifact"])
+        return written
+
+
+def _answer(
+    report: Report, item: dict[str, Any] | DomainError | None, written: dict[UUID, tuple[str, str]]
+) -> dict[str, Any] | DomainError:
+    if isinstance(item, DomainError):
+        return item
+    if item is None:
+        return _stored_answer(report.job)
+    code, document = written[report.job]
+    if code != "ok":
+        return _lost()
+    return {"job": orjson.Fragment(document), "receipt": item["receipt"]}
+
+
+def _stored_answer(job: UUID) -> dict[str, Any]:
+    document, receipt = db.rows(
+        """SELECT gpu_job_document(j, p)::text, r.document FROM gpu_job j
+           JOIN trading_payment p ON p.job = j.id JOIN gpu_receipt r ON r.job_id = j.id WHERE j.id = %s""",
+        (job,),
+    )[0]
+    return {"job": orjson.Fragment(document), "receipt": receipt}
+
+
+def start(*, key: UUID, job: UUID, token: UUID) -> str:
+    """Metering begins; a repeat keeps the first moment."""
+    found = db.row(
+        """UPDATE gpu_job j SET state = 'running', started_at = coalesce(
+                 CASE WHEN j.state = 'running' THEN j.started_at END, clock_timestamp())
+             FROM gpu_miner m, trading_payment p
+            WHERE m.key_id = %s AND j.miner_id = m.id AND j.id = %s AND j.lease_token = %s AND p.job = j.id
+              AND j.state IN ('leased', 'running') RETURNING gpu_job_document(j, p)::text""",
+        (key, job, token),
+    )
+    return found[0] if found else _refuse(key, job, token)
+
+
+def progress(*, key: UUID, job: UUID, token: UUID, report: dict[str, Any]) -> str:
+    """Kept as it was sent, and shown to the client; it also renews the lease."""
+    found = db.row(
+        """UPDATE gpu_job j SET progress = %s::jsonb,
+                  lease_expires_at = clock_timestamp() + parameter_value('lease_seconds') * interval '1 second'
+             FROM gpu_miner m, trading_payment p
+            WHERE m.key_id = %s AND j.miner_id = m.id AND j.id = %s AND j.lease_token = %s AND p.job = j.id
+              AND j.state IN ('leased', 'running') RETURNING gpu_job_document(j, p)::text""",
+        (orjson.dumps(report).decode(), key, job, token),
+    )
+    return found[0] if found else _refuse(key, job, token)
+
+
+def fail(*, key: UUID, job: UUID, token: UUID, code: str, message: str, retryable: bool) -> str:
+    """End the attempt; whose fault it was decides about a retry and the money (protocols 15)."""
+    with transaction.atomic():
+        held = db.row(
+            """SELECT 1 FROM gpu_job j JOIN gpu_miner m ON m.id = j.miner_id AND m.key_id = %s
+                WHERE j.id = %s AND j.lease_token = %s AND j.state IN ('leased', 'running')
+                  FOR NO KEY UPDATE OF j""",
+            (key, job, token),
+        )
+        if held is None:
+            _refuse(key, job, token)
+        db.rows(
+            "SELECT gpu_end_attempt(ARRAY[%s::uuid], %s::text, %s::text, %s::text, %s::boolean)",
+            (job, code[:60], message[:2000], _FAULTS.get(code, "provider"), retryable),
+        )
+        document: str = db.value(
+            "SELECT gpu_job_document(j, p)::text FROM gpu_job j JOIN trading_payment p ON p.job = j.id WHERE j.id = %s",
+            (job,),
+        )
+    return document
+
+
+def _refuse(key: UUID, job: UUID, token: UUID) -> str:
+    """Say why no lease matched: not his job at all, or a lease that is over."""
+    found = db.row(_FACTS, (key, [job]))
+    require_lease(key, job, token, Facts(*found) if found else None)
+    raise _lost()
+
+
+@cache
+def output_validator(kind: str) -> Draft202012Validator:
+    return Draft202012Validator(runtimes()[kind].output_schema)

@@ -1,0 +1,173 @@
+"""Submitting work: check it, escrow its price, queue it."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import orjson
+from jsonschema import Draft202012Validator
+
+from aitbc.core import db, money, ports
+from aitbc.core.errors import Conflict, DomainError, Invalid
+from aitbc.core.ids import is_uuid7, uuid7
+from apps.gpu.runtimes import runtimes
+from apps.gpu.services.artifacts import require_access
+
+MAX_INLINE_INPUT = 1024 * 1024
+DECIMALS = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A job as its client wants it; the edge has checked shapes, this module checks truth."""
+
+    kind: str
+    max_price: str
+    input: Any = None
+    input_artifact: str | None = None
+    id: UUID | None = None
+    offer_id: UUID | None = None
+    ttl_seconds: int = 900
+    priority: int = 0
+    gpu_model: str | None = None
+    min_vram_gb: float | None = None
+    cuda: str | None = None
+    region: str | None = None
+    models: tuple[str, ...] = ()
+
+
+@cache
+def validator(kind: str) -> Draft202012Validator:
+    return Draft202012Validator(runtimes()[kind].input_schema)
+
+
+def prepare(client: UUID, order: Order) -> dict[str, Any]:
+    """The item that `gpu_submit` takes, or the reason why this order cannot be one."""
+    if order.kind not in runtimes():
+        raise Invalid(
+            "job.unknown_kind",
+            f"this platform knows no job kind {order.kind!r}",
+            errors=[{"loc": ["body", "kind"], "msg": f"known kinds: {', '.join(sorted(runtimes()))}"}],
+        )
+    if order.id is not None and not is_uuid7(order.id):
+        raise _field("id", "a client-made job id is a UUID version 7")
+    max_price = money.units(order.max_price, DECIMALS)
+    if not 0 < max_price <= money.MAX_UNITS:
+        raise _field("max_price", "must be more than nothing")
+    artifacts = _check_input(client, order)
+    offer = ports.get("offer.terms")(order.offer_id) if order.offer_id else None
+    return {
+        "id": str(order.id or uuid7()),
+        "payment": str(uuid7()),
+        "kind": order.kind,
+        "input": order.input,
+        "input_artifact": order.input_artifact,
+        "artifacts": artifacts,
+        "digest": _digest(order),
+        "salt": os.urandom(32).hex(),
+        "offer_id": str(order.offer_id) if order.offer_id else None,
+        "max_price": str(max_price),
+        "listed_price": str(offer.unit_price) if offer else None,
+        "miner": str(offer.miner_id) if offer else None,
+        "ttl": order.ttl_seconds,
+        "priority": order.priority,
+        "gpu_model": order.gpu_model,
+        "min_vram_mb": int(order.min_vram_gb * 1024) if order.min_vram_gb else None,
+        "cuda": _version(order.cuda),
+        "region": order.region,
+        "models": list(order.models),
+    }
+
+
+def submit(*, client: UUID, order: Order, key: str | None, digest: bytes | None) -> tuple[str, str]:
+    """One job under an optional Idempotency-Key -> (`ok`, `replay` or a state of the key, job document)."""
+    item = prepare(client, order)
+    code, document = db.rows(
+        "SELECT * FROM gpu_submit(%s::uuid, %s::text, %s::bytea, %s::jsonb)",
+        (client, key, digest, orjson.dumps(item).decode()),
+    )[0]
+    if code not in ("ok", "exists", "replay", "in_flight", "mismatch"):
+        raise refusal(code)
+    return code, document
+
+
+def submit_batch(*, client: UUID, orders: list[Order | DomainError]) -> list[tuple[str, Any] | DomainError]:
+    """Up to 100 jobs in one transaction; each answers for itself, in the order given."""
+    prepared = [order if isinstance(order, DomainError) else _try_prepare(client, order) for order in orders]
+    items = [item for item in prepared if isinstance(item, dict)]
+    answers = iter(
+        db.rows(
+            "SELECT code, document FROM gpu_submit_items(%s::uuid, %s::jsonb) ORDER BY ord",
+            (client, orjson.dumps(items).decode()),
+        )
+        if items
+        else []
+    )
+    return [item if isinstance(item, DomainError) else _outcome(*next(answers)) for item in prepared]
+
+
+def refusal(code: str) -> DomainError:
+    if code == "insufficient_funds":
+        return Conflict("payment.insufficient_funds", "the available balance does not cover max_price")
+    if code == "exists_with_different_content":
+        return Conflict("job.exists", "a job with this id exists with other content", field="id")
+    return Conflict(f"payment.{code}", f"the escrow was refused: {code.replace('_', ' ')}")
+
+
+def _outcome(code: str, document: Any) -> tuple[str, Any] | DomainError:
+    return (code, document) if code in ("ok", "exists") else refusal(code)
+
+
+def _try_prepare(client: UUID, order: Order) -> dict[str, Any] | DomainError:
+    try:
+        return prepare(client, order)
+    except DomainError as error:
+        return error
+
+
+def _check_input(client: UUID, order: Order) -> list[str]:
+    """The artifacts that the miner will need; every one must be the client's."""
+    if (order.input is None) == (order.input_artifact is None):
+        raise _field("input", "give either input or input_artifact")
+    artifacts: tuple[str, ...] = (order.input_artifact,) if order.input_artifact else ()
+    if order.input is not None:
+        _check_schema(order)
+        artifacts = runtimes()[order.kind].artifacts(order.input)
+    if artifacts:
+        require_access(user=client, hashes=list(artifacts))
+    return sorted(set(artifacts))
+
+
+def _check_schema(order: Order) -> None:
+    errors = [
+        {"loc": ["body", "input", *map(str, error.absolute_path)], "msg": error.message[:300]}
+        for error in validator(order.kind).iter_errors(order.input)
+    ]
+    if errors:
+        raise Invalid("job.invalid_input", f"the input does not fit {order.kind}", errors=errors[:20])
+
+
+def _digest(order: Order) -> str:
+    """What makes two submissions under one id the same."""
+    content = [
+        order.kind,
+        order.input,
+        order.input_artifact,
+        str(order.offer_id or ""),
+        order.max_price,
+        order.ttl_seconds,
+        order.priority,
+        [order.gpu_model, order.min_vram_gb, order.cuda, order.region, order.models],
+    ]
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _version(text: str | None) -> list[int] | None:
+    return [int(part) for part in text.split(".")] if text else None
+
+
+def _field(name: str, message: str) -> Invalid:
+    return Invalid("request.invalid", message, errors=[{"loc": ["body", name], "msg": message}])

@@ -1,0 +1,129 @@
+"""What time does to jobs and miners, always by the database's clock; each sweep may run twice.
+
+The platform's own outages count for nobody (protocols 16): expiry waits a full lease after one, and
+when many miners fall silent at once it is suspended, because then the fault is more likely ours.
+"""
+
+from datetime import datetime, timedelta
+
+import structlog
+from django.db import transaction
+
+from aitbc.accounts import parameters
+from aitbc.core import clock, db
+from aitbc.core.models import PlatformTick
+from apps.gpu.models import Miner
+from apps.gpu.services import miners
+
+log = structlog.get_logger(__name__)
+BATCH = 500
+OUTAGE_SECONDS = 15
+MASS_SILENCE = 0.2
+MASS_MINIMUM = 5
+
+
+def sweep() -> dict[str, int]:
+    """One round of everything -> how many rows each part touched."""
+    found = {"expired": db.value("SELECT gpu_expire_queued(%s)", (BATCH,))}
+    if in_grace() or mass_silence():
+        return found
+    return found | {
+        "suspect": _suspect(),
+        "dead": _dead(),
+        "leases": _end_overdue(
+            "lease_expires_at <= clock_timestamp()", "lease.expired", "the miner stopped renewing the lease"
+        ),
+        "unstarted": _end_overdue(
+            "state = 'leased' AND cardinality(artifacts) > 0 AND leased_at <= clock_timestamp() "
+            "- parameter_value('start_deadline_seconds') * interval '1 second'",
+            "lease.not_started",
+            "the miner did not start in time",
+        ),
+        "overtime": _end_overdue(
+            "state = 'running' AND started_at + (max_ms + 5000) * interval '1 ms' <= clock_timestamp()",
+            "runtime.timeout",
+            "the job ran longer than its escrow pays for",
+            fault="client",
+        ),
+        "holds": settle_final(),
+    }
+
+
+def tick(process: str = "relay") -> None:
+    """Say that the platform is up; a gap since the last tick was an outage that ended now."""
+    db.rows(
+        """INSERT INTO core_platform_tick (process, at, resumed_at) VALUES (%s, clock_timestamp(), clock_timestamp())
+           ON CONFLICT (process) DO UPDATE SET at = clock_timestamp(), resumed_at = CASE
+             WHEN core_platform_tick.at < clock_timestamp() - %s * interval '1 second' THEN clock_timestamp()
+             ELSE core_platform_tick.resumed_at END""",
+        (process, OUTAGE_SECONDS),
+    )
+
+
+def in_grace() -> bool:
+    """Whether the platform is, or was until a lease ago, unable to hear its miners."""
+    last = PlatformTick.objects.filter(process="relay").first()
+    if last is None:
+        return False  # no relay ran yet on this database: nothing to compare with
+    now: datetime = clock.database_now()
+    stale = last.at < now - timedelta(seconds=OUTAGE_SECONDS)
+    return stale or last.resumed_at > now - timedelta(seconds=parameters.get("lease_seconds"))
+
+
+def mass_silence() -> bool:
+    """Did more than a fifth of the miners fall silent within the last minute?"""
+    living, silent = db.rows(
+        """SELECT count(*), count(*) FILTER (WHERE last_seen_at < clock_timestamp() - interval '1 second' *
+                  parameter_value('dead_seconds'))
+             FROM gpu_miner WHERE state IN ('online', 'suspect', 'draining')
+               OR (state = 'dead' AND last_seen_at > clock_timestamp() - interval '1 second' *
+                   (parameter_value('dead_seconds') + 60))"""
+    )[0]
+    mass: bool = silent >= MASS_MINIMUM and silent > MASS_SILENCE * living
+    if mass:
+        log.error("expiry is suspended: many miners fell silent at once", silent=silent, living=living)
+    return mass
+
+
+def _suspect() -> int:
+    return Miner.objects.filter(
+        state=Miner.State.ONLINE,
+        last_seen_at__lt=clock.database_now() - timedelta(seconds=parameters.get("suspect_seconds")),
+    ).update(state=Miner.State.SUSPECT)
+
+
+@transaction.atomic
+def _dead() -> int:
+    """Silent for too long: leases go back with an attempt counted."""
+    limit = clock.database_now() - timedelta(seconds=parameters.get("dead_seconds"))
+    silent = (
+        Miner.objects.select_for_update(no_key=True, skip_locked=True)
+        .filter(state__in=("online", "suspect", "draining"), last_seen_at__lt=limit)
+        .order_by("pk")[:BATCH]
+    )
+    dead = list(silent)
+    for miner in dead:
+        miners.leave(miner, Miner.State.DEAD, "miner.dead", "the miner stopped answering")
+    return len(dead)
+
+
+def _end_overdue(condition: str, code: str, message: str, fault: str = "provider") -> int:
+    count: int = db.value(
+        f"""SELECT gpu_end_attempt(coalesce(array_agg(x.id), '{{}}'), %s::text, %s::text, %s::text, true)
+              FROM (SELECT id FROM gpu_job WHERE state IN ('leased', 'running') AND {condition}
+                     ORDER BY id LIMIT {BATCH} FOR NO KEY UPDATE SKIP LOCKED) x""",
+        (code, message, fault),
+    )
+    return count
+
+
+def settle_final() -> int:
+    """Return what is still held for a job that is over: the state machine alone resolves holds."""
+    count: int = db.value(
+        """SELECT coalesce(payments_settle(array_agg(x.job), array_agg(NULL::uuid), array_agg(0::numeric), array_agg(0::numeric)), 0)
+             FROM (SELECT p.job FROM trading_payment p JOIN gpu_job j ON j.id = p.job
+                    WHERE p.state = 'escrowed' AND j.state IN ('failed', 'canceled', 'expired')
+                    LIMIT %s) x""",
+        (BATCH,),
+    )
+    return count

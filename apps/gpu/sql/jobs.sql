@@ -1,0 +1,295 @@
+-- The life of a job. Each function is one transaction when called alone: state, queue and money move together.
+-- Lock order everywhere: miner, jobs by id, payments by id, holds by id, accounts by id.
+
+CREATE OR REPLACE FUNCTION gpu_class_id(
+  p_kind text, p_gpu_model text, p_min_vram_mb int, p_cuda int[], p_region text, p_models text[], p_miner uuid
+) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+  found int;
+  k bytea := sha256(convert_to(
+    jsonb_build_array(p_kind, p_gpu_model, p_min_vram_mb, p_cuda, p_region, p_models, p_miner)::text, 'UTF8'));
+BEGIN
+  SELECT id INTO found FROM gpu_job_class WHERE key = k;
+  IF FOUND THEN RETURN found; END IF;
+  INSERT INTO gpu_job_class (key, kind, gpu_model, min_vram_mb, cuda, region, model_names, miner)
+  VALUES (k, p_kind, p_gpu_model, p_min_vram_mb, p_cuda, p_region, coalesce(p_models, '{}'), p_miner)
+  ON CONFLICT (key) DO NOTHING;
+  SELECT id INTO STRICT found FROM gpu_job_class WHERE key = k;
+  RETURN found;
+END $$;
+
+-- Wake waiting miners, only if some process waits: NOTIFY makes commits queue behind each other.
+CREATE OR REPLACE FUNCTION gpu_announce_work() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF EXISTS (SELECT 1 FROM gpu_waiter WHERE until > clock_timestamp()) THEN
+    PERFORM pg_notify('gpu_work', '');
+  END IF;
+END $$;
+
+-- Submit items of one client: escrow and queue each, or say why not. One bad item does not sink the others.
+-- Item: {id, payment, kind, input, input_artifact, digest, salt, offer_id, max_price, listed_price, ttl,
+-- priority, gpu_model, min_vram_mb, cuda, region, models, miner}; codes: ok, exists, exists_with_different_content,
+-- insufficient_funds.
+CREATE OR REPLACE FUNCTION gpu_submit_items(p_client uuid, p_items jsonb)
+RETURNS TABLE (ord int, code text, document json) LANGUAGE plpgsql AS $$
+DECLARE
+  ids uuid[]; payments uuid[]; amounts numeric[]; known uuid[]; codes text[]; fresh int[]; n int;
+  moment timestamptz := clock_timestamp();
+BEGIN
+  SELECT array_agg(x.id ORDER BY x.o), array_agg(x.payment ORDER BY x.o), array_agg(x.max_price ORDER BY x.o), count(*)
+    INTO ids, payments, amounts, n
+    FROM ROWS FROM (jsonb_to_recordset(p_items) AS (id uuid, payment uuid, max_price numeric)) WITH ORDINALITY AS x(id, payment, max_price, o);
+  -- A rival with the same job id waits here, and then sees the row.
+  PERFORM pg_advisory_xact_lock(hashtextextended(i::text, 11)) FROM (SELECT unnest(ids) ORDER BY 1) AS x(i);
+  SELECT array_agg(id) INTO known FROM gpu_job WHERE id = ANY (ids);
+  SELECT array_agg(o ORDER BY o) INTO fresh FROM unnest(ids) WITH ORDINALITY AS x(i, o)
+   WHERE (known IS NULL OR i <> ALL (known)) AND array_position(ids, i) = o;
+  codes := array_fill('exists'::text, ARRAY[n]);
+  IF fresh IS NOT NULL THEN
+    DECLARE
+      opened text[];
+    BEGIN
+      SELECT payments_open(array_agg(payments[f] ORDER BY f), array_agg(ids[f] ORDER BY f), array_agg(p_client),
+                           array_agg(amounts[f] ORDER BY f), 'AIT')
+        INTO opened FROM unnest(fresh) f;
+      FOR i IN 1..array_length(fresh, 1) LOOP codes[fresh[i]] := opened[i]; END LOOP;
+    END;
+    INSERT INTO gpu_job (id, client_id, kind, state, priority, job_class_id, input, input_artifact, digest, salt, offer_id,
+                         max_price, listed_price, created_at, expires_at, attempts, artifacts)
+    SELECT x.id, p_client, x.kind, 'queued', x.priority,
+           gpu_class_id(x.kind, x.gpu_model, x.min_vram_mb, x.cuda, x.region, x.models, x.miner),
+           x.input, decode(x.input_artifact, 'hex'), decode(x.digest, 'hex'), decode(x.salt, 'hex'), x.offer_id, x.max_price,
+           x.listed_price, moment, moment + x.ttl * interval '1 second', 0, x.artifacts
+      FROM ROWS FROM (jsonb_to_recordset(p_items) AS (
+             id uuid, kind text, input jsonb, input_artifact text, digest text, salt text, offer_id uuid, max_price numeric,
+             listed_price numeric, ttl int, priority int, gpu_model text, min_vram_mb int, cuda int[], region text,
+             models text[], miner uuid, artifacts text[]))
+           WITH ORDINALITY AS x(id, kind, input, input_artifact, digest, salt, offer_id, max_price, listed_price, ttl,
+                                priority, gpu_model, min_vram_mb, cuda, region, models, miner, artifacts, o)
+     WHERE codes[x.o] = 'ok';
+    -- Ten seconds ahead for each step of priority; the batch's order breaks ties.
+    INSERT INTO gpu_job_queue (job_id, job_class_id, rank, max_price, expires_at)
+    SELECT j.id, j.job_class_id,
+           (extract(epoch FROM j.created_at) * 1000000)::bigint + f - j.priority * 10000000::bigint,
+           j.max_price, j.expires_at
+      FROM unnest(fresh) f JOIN gpu_job j ON j.id = ids[f] WHERE codes[f] = 'ok';
+    PERFORM gpu_announce_work();
+  END IF;
+  RETURN QUERY
+    SELECT x.o::int,
+           CASE WHEN codes[x.o] = 'exists' AND (j.client_id <> p_client OR j.digest <> decode(x.digest, 'hex'))
+                THEN 'exists_with_different_content' ELSE codes[x.o] END,
+           CASE WHEN j.client_id = p_client THEN gpu_job_document(j, p) END
+      FROM ROWS FROM (jsonb_to_recordset(p_items) AS (id uuid, digest text)) WITH ORDINALITY AS x(id, digest, o)
+      LEFT JOIN gpu_job j ON j.id = x.id LEFT JOIN trading_payment p ON p.job = x.id ORDER BY x.o;
+END $$;
+
+-- One submission under an Idempotency-Key, in one statement. `code` may also be replay, in_flight, mismatch.
+CREATE OR REPLACE FUNCTION gpu_submit(p_client uuid, p_key text, p_digest bytea, p_item jsonb)
+RETURNS TABLE (code text, document text) LANGUAGE plpgsql AS $$
+DECLARE b record; r record;
+BEGIN
+  IF p_key IS NOT NULL THEN
+    SELECT * INTO b FROM core_idempotency_begin(p_client, 'jobs.submit', p_key, p_digest);
+    IF b.state <> 'new' THEN RETURN QUERY SELECT b.state, b.body; RETURN; END IF;
+  END IF;
+  SELECT * INTO r FROM gpu_submit_items(p_client, jsonb_build_array(p_item));
+  IF p_key IS NOT NULL AND r.code IN ('ok', 'exists') THEN
+    PERFORM core_idempotency_store(p_client, 'jobs.submit', p_key, p_digest, 201, r.document::text);
+  END IF;
+  RETURN QUERY SELECT r.code, r.document::text;
+END $$;
+
+-- The classes that a miner may serve. CUDA versions compare as arrays of numbers.
+CREATE OR REPLACE FUNCTION gpu_classes_of(m gpu_miner, p_kinds text[]) RETURNS SETOF int LANGUAGE sql STABLE AS $$
+  SELECT c.id FROM gpu_job_class c
+   WHERE c.kind = ANY (m.kinds) AND (p_kinds IS NULL OR c.kind = ANY (p_kinds))
+     AND (c.region IS NULL OR c.region = m.region) AND (c.miner IS NULL OR c.miner = m.id)
+     AND c.model_names <@ m.model_names
+     AND ((c.gpu_model IS NULL AND c.min_vram_mb IS NULL AND c.cuda IS NULL) OR EXISTS (
+       SELECT 1 FROM gpu_device d WHERE d.miner_id = m.id AND d.active
+          AND (c.gpu_model IS NULL OR lower(d.model) = lower(c.gpu_model)
+               OR (lower(c.gpu_model) = 'nvidia/any' AND d.kind = 'cuda'))
+          AND (c.min_vram_mb IS NULL OR d.memory_mb >= c.min_vram_mb)
+          AND (c.cuda IS NULL OR string_to_array(d.cuda, '.')::int[] >= c.cuda)))
+$$;
+
+-- Lease up to p_max of the best ranked jobs that the miner may run and that pay for at least a second.
+CREATE OR REPLACE FUNCTION gpu_claim(p_key uuid, p_max int, p_kinds text[])
+RETURNS TABLE (code text, document text) LANGUAGE plpgsql AS $$
+DECLARE
+  m gpu_miner; free int; picked uuid[]; moment timestamptz; lease interval;
+BEGIN
+  SELECT * INTO m FROM gpu_miner WHERE key_id = p_key FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN QUERY SELECT 'unregistered', NULL::text; RETURN; END IF;
+  IF m.state NOT IN ('online', 'suspect') THEN RETURN QUERY SELECT m.state::text, '[]'::text; RETURN; END IF;
+  SELECT least(p_max, m.concurrency - count(*)) INTO free FROM gpu_job j
+   WHERE j.miner_id = m.id AND j.state IN ('leased', 'running');
+  IF free <= 0 THEN RETURN QUERY SELECT 'busy', '[]'::text; RETURN; END IF;
+  WITH best AS (
+    SELECT q.job_id, q.rank FROM gpu_classes_of(m, p_kinds) AS c(id)
+     CROSS JOIN LATERAL (
+       SELECT x.job_id, x.rank FROM gpu_job_queue x
+        WHERE x.job_class_id = c.id AND x.expires_at > clock_timestamp()
+          AND x.max_price >= m.price AND x.avoid IS DISTINCT FROM m.id
+        ORDER BY x.rank LIMIT free FOR UPDATE SKIP LOCKED) q
+     ORDER BY q.rank LIMIT free),
+  gone AS (DELETE FROM gpu_job_queue x USING best WHERE x.job_id = best.job_id RETURNING x.job_id, best.rank)
+  SELECT array_agg(job_id ORDER BY rank) INTO picked FROM gone;
+  IF picked IS NULL THEN RETURN QUERY SELECT 'none', '[]'::text; RETURN; END IF;
+  moment := clock_timestamp();
+  lease := parameter_value('lease_seconds') * interval '1 second';
+  WITH leased AS (
+    UPDATE gpu_job j SET state = 'leased', miner_id = m.id, attempts = j.attempts + 1, lease_token = gen_random_uuid(),
+           unit_price = least(m.price, coalesce(j.listed_price, m.price)),
+           max_ms = least(floor(j.max_price * 1000 / least(m.price, coalesce(j.listed_price, m.price))), parameter_value('max_job_seconds') * 1000),
+           leased_at = moment, started_at = NULL, progress = NULL, lease_expires_at = moment + lease
+     WHERE j.id = ANY (picked) RETURNING j.*)
+  SELECT 'ok', json_agg(gpu_lease_document(l::gpu_job) ORDER BY array_position(picked, l.id))::text
+    INTO code, document FROM leased l;
+  RETURN NEXT;
+END $$;
+
+-- What a report needs to know of the leases it names, at this moment of the database's clock.
+CREATE OR REPLACE FUNCTION gpu_lease_facts(p_key uuid, p_jobs uuid[])
+RETURNS TABLE (
+  id uuid, state text, kind text, client uuid, miner uuid, address bytea, attempt int, lease_token uuid, salt bytea,
+  input jsonb, input_artifact bytea, unit_price numeric, max_price numeric, max_ms bigint, started_ms bigint,
+  now_ms bigint, fee_bps bigint, result_digest bytea, owner uuid
+) LANGUAGE sql STABLE AS $$
+  SELECT j.id, j.state, j.kind, j.client_id, j.miner_id, m.address, j.attempts, j.lease_token, j.salt, j.input,
+         j.input_artifact, j.unit_price, j.max_price, j.max_ms,
+         (extract(epoch FROM coalesce(j.started_at, CASE WHEN cardinality(j.artifacts) = 0 THEN j.leased_at END)) * 1000)::bigint,
+         (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+         parameter_value('fee_bps'), r.digest, m.owner_id
+    FROM gpu_miner m JOIN gpu_job j ON j.id = ANY (p_jobs) AND j.miner_id = m.id
+    LEFT JOIN gpu_job_result r ON r.job_id = j.id
+   WHERE m.key_id = p_key
+$$;
+
+-- Complete leased jobs: result, receipt, receipt leaf and money in one transaction.
+-- Item: {job, lease_token, started_ms, finished_ms, units_ms, total, fee, output, output_artifact, metrics, digest,
+-- receipt, leaf, owner}. Codes: ok | lost. What lost its lease changes nothing.
+CREATE OR REPLACE FUNCTION gpu_complete(p_items jsonb)
+RETURNS TABLE (job uuid, code text, document text) LANGUAGE plpgsql AS $$
+DECLARE done uuid[];
+BEGIN
+  PERFORM 1 FROM gpu_job j WHERE j.id IN (SELECT x.job FROM jsonb_to_recordset(p_items) AS x(job uuid))
+   ORDER BY j.id FOR NO KEY UPDATE;
+  WITH item AS (SELECT * FROM jsonb_to_recordset(p_items) AS x(
+      job uuid, lease_token uuid, started_ms bigint, finished_ms bigint, units_ms bigint)),
+  ended AS (
+    UPDATE gpu_job j SET state = 'completed', started_at = to_timestamp(x.started_ms / 1000.0),
+           finished_at = to_timestamp(x.finished_ms / 1000.0), units_ms = x.units_ms, lease_expires_at = NULL
+      FROM item x WHERE j.id = x.job AND j.lease_token = x.lease_token AND j.state IN ('leased', 'running')
+    RETURNING j.id)
+  SELECT array_agg(id) INTO done FROM ended;
+  IF done IS NOT NULL THEN
+    INSERT INTO gpu_job_result (job_id, output, output_artifact, metrics, digest)
+    SELECT x.job, x.output, decode(x.output_artifact, 'hex'), x.metrics, decode(x.digest, 'hex')
+      FROM jsonb_to_recordset(p_items) AS x(job uuid, output jsonb, output_artifact text, metrics jsonb, digest text)
+     WHERE x.job = ANY (done);
+    INSERT INTO gpu_receipt (job_id, document, leaf)
+    SELECT x.job, x.receipt, decode(x.leaf, 'hex')
+      FROM jsonb_to_recordset(p_items) AS x(job uuid, receipt jsonb, leaf text) WHERE x.job = ANY (done);
+    INSERT INTO trading_receipt_leaf (job, leaf)
+    SELECT x.job, decode(x.leaf, 'hex')
+      FROM jsonb_to_recordset(p_items) AS x(job uuid, leaf text) WHERE x.job = ANY (done) ORDER BY x.job;
+    PERFORM payments_settle(array_agg(x.job), array_agg(x.owner), array_agg(x.total), array_agg(x.fee))
+       FROM jsonb_to_recordset(p_items) AS x(job uuid, owner uuid, total numeric, fee numeric) WHERE x.job = ANY (done);
+  END IF;
+  RETURN QUERY
+    SELECT x.job, CASE WHEN x.job = ANY (done) THEN 'ok' ELSE 'lost' END,
+           CASE WHEN x.job = ANY (done) THEN gpu_job_document(j, p)::text END
+      FROM jsonb_to_recordset(p_items) AS x(job uuid) JOIN gpu_job j ON j.id = x.job
+      JOIN trading_payment p ON p.job = x.job;
+END $$;
+
+-- Put jobs whose attempt ended back into the queue at their old rank, or fail them when attempts are used up.
+-- p_faults: client | provider | platform. A client's fault must be reproduced by a second miner (protocols 15).
+CREATE OR REPLACE FUNCTION gpu_end_attempt(
+  p_jobs uuid[], p_code text, p_message text, p_fault text, p_retry boolean
+) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+  j gpu_job; earlier gpu_attempt; moment timestamptz := clock_timestamp(); most int := parameter_value('max_attempts');
+  ms bigint; earned numeric; ended int := 0;
+BEGIN
+  FOR j IN SELECT * FROM gpu_job x WHERE x.id = ANY (p_jobs) AND x.state IN ('leased', 'running') ORDER BY x.id FOR NO KEY UPDATE LOOP
+    ended := ended + 1;
+    ms := least(CASE WHEN j.started_at IS NULL THEN 0 ELSE (extract(epoch FROM moment - j.started_at) * 1000)::bigint END, j.max_ms);
+    SELECT * INTO earlier FROM gpu_attempt a WHERE a.job_id = j.id AND a.fault = 'client' AND a.code = p_code
+       AND a.miner_id <> j.miner_id LIMIT 1;
+    INSERT INTO gpu_attempt (job_id, attempt, miner_id, leased_at, started_at, ended_at, ms, code, message, fault)
+    VALUES (j.id, j.attempts, j.miner_id, j.leased_at, j.started_at, moment, ms, p_code, left(p_message, 2000), p_fault);
+    IF p_fault = 'client' AND earlier.id IS NOT NULL THEN     -- reproduced: the metered time is owed
+      earned := ceil(ms * j.unit_price / 1000);
+      PERFORM gpu_fail(j.id, p_code, p_message, ms, earned);
+    ELSIF (p_retry OR p_fault = 'client') AND j.attempts < most AND j.expires_at > moment THEN
+      UPDATE gpu_job SET state = 'queued', miner_id = NULL, lease_token = NULL, lease_expires_at = NULL, leased_at = NULL,
+             started_at = NULL, progress = NULL
+       WHERE id = j.id;
+      INSERT INTO gpu_job_queue (job_id, job_class_id, rank, max_price, expires_at, avoid)
+      VALUES (j.id, j.job_class_id, (extract(epoch FROM j.created_at) * 1000000)::bigint - j.priority * 10000000::bigint,
+              j.max_price, j.expires_at, CASE WHEN p_fault = 'client' THEN j.miner_id END);
+      PERFORM gpu_announce_work();
+    ELSE
+      PERFORM gpu_fail(j.id, p_code, p_message, ms, 0);
+    END IF;
+  END LOOP;
+  RETURN ended;
+END $$;
+
+CREATE OR REPLACE FUNCTION gpu_fail(p_job uuid, p_code text, p_message text, p_ms bigint, p_earned numeric)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE total numeric; fee numeric; provider uuid; price numeric;
+BEGIN
+  UPDATE gpu_job SET state = 'failed', finished_at = clock_timestamp(), lease_expires_at = NULL,
+         units_ms = CASE WHEN p_earned > 0 THEN p_ms ELSE 0 END, error_code = p_code, error_message = left(p_message, 2000)
+   WHERE id = p_job RETURNING max_price INTO price;
+  DELETE FROM gpu_job_queue WHERE job_id = p_job;
+  total := least(p_earned, price);
+  fee := ceil(total * parameter_value('fee_bps') / 10000);
+  SELECT m.owner_id INTO provider FROM gpu_job j JOIN gpu_miner m ON m.id = j.miner_id WHERE j.id = p_job;
+  PERFORM payments_settle(ARRAY[p_job], ARRAY[provider], ARRAY[total], ARRAY[fee]);
+END $$;
+
+-- Cancel a client's job: what was metered is earned, the rest returns. Codes: ok | unknown | final.
+CREATE OR REPLACE FUNCTION gpu_cancel(p_client uuid, p_job uuid)
+RETURNS TABLE (code text, document text) LANGUAGE plpgsql AS $$
+DECLARE j gpu_job; ms bigint := 0; total numeric := 0; provider uuid;
+BEGIN
+  SELECT * INTO j FROM gpu_job WHERE id = p_job AND (p_client IS NULL OR client_id = p_client) FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN QUERY SELECT 'unknown', NULL::text; RETURN; END IF;
+  IF j.state NOT IN ('queued', 'leased', 'running') THEN RETURN QUERY SELECT 'final', NULL::text; RETURN; END IF;
+  IF j.state = 'running' THEN
+    ms := least((extract(epoch FROM clock_timestamp() - j.started_at) * 1000)::bigint, j.max_ms);
+    total := least(ceil(ms * j.unit_price / 1000), j.max_price);
+    SELECT owner_id INTO provider FROM gpu_miner WHERE id = j.miner_id;
+  END IF;
+  DELETE FROM gpu_job_queue WHERE job_id = p_job;
+  UPDATE gpu_job SET state = 'canceled', finished_at = clock_timestamp(), units_ms = ms, lease_expires_at = NULL WHERE id = p_job;
+  PERFORM payments_settle(ARRAY[p_job], ARRAY[provider], ARRAY[total], ARRAY[ceil(total * parameter_value('fee_bps') / 10000)]);
+  RETURN QUERY SELECT 'ok', gpu_job_document(x, p)::text FROM gpu_job x JOIN trading_payment p ON p.job = x.id WHERE x.id = p_job;
+END $$;
+
+-- Jobs whose time in the queue is over: expired and refunded; a failure waiting to be reproduced is failed and refunded.
+CREATE OR REPLACE FUNCTION gpu_expire_queued(p_limit int) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE due uuid[]; j record;
+BEGIN
+  WITH old AS (SELECT job_id FROM gpu_job_queue WHERE expires_at <= clock_timestamp() ORDER BY expires_at LIMIT p_limit FOR UPDATE SKIP LOCKED),
+  gone AS (DELETE FROM gpu_job_queue q USING old WHERE q.job_id = old.job_id RETURNING q.job_id)
+  SELECT array_agg(job_id) INTO due FROM gone;
+  IF due IS NULL THEN RETURN 0; END IF;
+  FOR j IN SELECT x.id, a.code, a.message FROM gpu_job x
+             LEFT JOIN LATERAL (SELECT a.code, a.message FROM gpu_attempt a WHERE a.job_id = x.id ORDER BY a.attempt DESC LIMIT 1) a ON true
+            WHERE x.id = ANY (due) AND x.state = 'queued' ORDER BY x.id FOR NO KEY UPDATE OF x LOOP
+    IF j.code IS NULL THEN
+      UPDATE gpu_job SET state = 'expired', finished_at = clock_timestamp(), units_ms = 0,
+             error_code = 'job.expired', error_message = 'no miner took the job within its time in the queue' WHERE id = j.id;
+      PERFORM payments_settle(ARRAY[j.id], ARRAY[NULL::uuid], ARRAY[0::numeric], ARRAY[0::numeric]);
+    ELSE
+      PERFORM gpu_fail(j.id, j.code, j.message, 0, 0);
+    END IF;
+  END LOOP;
+  RETURN array_length(due, 1);
+END $$;

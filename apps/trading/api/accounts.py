@@ -1,0 +1,29 @@
+"""`/v1/accounts`: balances and entries of the caller."""
+
+from typing import Any
+
+from django.http import HttpRequest
+from ninja import Query, Router
+
+from aitbc.core.auth import ApiKey, caller
+from aitbc.core.schema import errors
+from apps.trading.api.schemas import BalanceList, EntryList
+from apps.trading.selectors import balances
+
+router = Router(tags=["money"], auth=ApiKey("money:read"))
+
+
+@router.get("/accounts", response={200: BalanceList} | errors(403), summary="Your balances")
+def list_balances(request: HttpRequest) -> dict[str, Any]:
+    """`available` can be spent, `held` is in escrow, `maturing` was earned and is in its dispute window."""
+    return {"items": balances.of_user(caller(request).user_id), "next": None}
+
+
+@router.get("/accounts/{asset}/entries", response={200: EntryList} | errors(403, 404), summary="Ledger entries, newest first")
+def list_entries(
+    request: HttpRequest,
+    asset: str,
+    cursor: str | None = Query(None, max_length=200, pattern=r"^[^\x00]*$"),
+    limit: int = Query(50, ge=1, le=200),
+) -> dict[str, Any]:
+    return balances.entries(user=caller(request).user_id, asset=asset, cursor=cursor, limit=limit)

@@ -1,0 +1,14 @@
+from django.apps import AppConfig
+
+
+class TradingConfig(AppConfig):
+    name = "apps.trading"
+    label = "trading"
+    verbose_name = "Trading: ledger, payments, settlement"
+
+    def ready(self) -> None:
+        from aitbc.core import ports
+        from apps.trading import receivers  # noqa: F401 - registers the handlers of chain events
+        from apps.trading.services import assets
+
+        ports.subscribe("seed", assets.seed)

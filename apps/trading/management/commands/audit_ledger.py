@@ -1,0 +1,41 @@
+import json
+import time
+from argparse import ArgumentParser
+from dataclasses import asdict
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from apps.trading.services import audit
+
+
+class Command(BaseCommand):
+    help = "Prove the ledger from its entries up; exit 0 only when every rule holds."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        start = time.perf_counter()
+        findings = audit.audit()
+        report = {
+            "ok": not findings,
+            "rules": len(audit.RULES),
+            "entries": audit.size(),
+            "seconds": round(time.perf_counter() - start, 3),
+            "findings": [asdict(finding) for finding in findings],
+        }
+        if options["json"]:
+            self.stdout.write(json.dumps(report))
+        else:
+            self._print(report)
+        if findings:
+            raise CommandError("the ledger is NOT sound: " + ", ".join(f.rule for f in findings))
+
+    def _print(self, report: dict[str, Any]) -> None:
+        for finding in report["findings"]:
+            self.stdout.write(f"BROKEN {finding['rule']}: {finding['count']}, for example {finding['example']}")
+        if report["ok"]:
+            self.stdout.write(
+                f"sound: {report['rules']} rules over {report['entries']} entries in {report['seconds']} s"
+            )

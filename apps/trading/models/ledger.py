@@ -1,0 +1,122 @@
+"""The double-entry ledger. Python reads these tables; only the SQL function `ledger_apply` writes them."""
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+
+from aitbc.core.fields import AmountField
+
+
+class Asset(models.Model):
+    code = models.CharField(primary_key=True, max_length=12)
+    name = models.CharField(max_length=60)
+    decimals = models.PositiveSmallIntegerField(help_text="Digits after the point of one whole unit.")
+
+    def __str__(self) -> str:
+        return self.code
+
+
+class Account(models.Model):
+    """A balance of one owner, asset and kind; `posted` is what the entries sum to, `held` is reserved."""
+
+    class Kind(models.TextChoices):
+        AVAILABLE = "available", "Available"
+        MATURING = "maturing", "Maturing: earned, in the dispute window"
+        FEES = "fees", "Platform fees"
+        TREASURY = "treasury", "Treasury"
+        EXTERNAL = "external", "External: mirror of the reserves on a chain"
+        CLAIMABLE = "claimable", "Claimable on a chain"
+        UNATTRIBUTED = "unattributed", "Unattributed tokens received on a chain"
+
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="accounts"
+    )
+    asset = models.ForeignKey(Asset, on_delete=models.PROTECT)
+    kind = models.CharField(max_length=12, choices=Kind)
+    chain = models.CharField(max_length=20, blank=True, help_text="Network of external and claimable accounts.")
+    shard = models.SmallIntegerField(default=0, help_text="Hot accounts without a limit are spread over shards.")
+    posted = AmountField(default=0)
+    held = AmountField(default=0)
+    overdraft = models.BooleanField(default=False, help_text="Mirrors value outside, so it may go negative.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["owner", "asset", "kind", "chain", "shard"],
+                name="account_one_per_kind",
+                nulls_distinct=False,
+            ),
+            models.CheckConstraint(condition=Q(held__gte=0), name="account_held_not_negative"),
+            models.CheckConstraint(
+                condition=Q(overdraft=True) | Q(posted__gte=F("held")), name="account_not_overdrawn"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.asset_id} of {self.owner_id or self.chain or 'platform'}"
+
+
+class Transfer(models.Model):
+    """A movement of one amount: posted at once, or first held and then posted, voided or expired."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", "Pending: held on the debit account"
+        POSTED = "posted", "Posted"
+        VOIDED = "voided", "Voided"
+
+    id = models.UUIDField(primary_key=True)
+    kind = models.CharField(max_length=24)
+    state = models.CharField(max_length=8, choices=State)
+    debit = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="+", db_constraint=False)
+    credit = models.ForeignKey(
+        Account,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_constraint=False,
+        help_text="Empty for a hold: who is paid is known when it is resolved.",
+    )
+    amount = AmountField()
+    hold = models.UUIDField(null=True, help_text="The hold that this transfer resolves.")
+    reference = models.UUIDField(null=True, help_text="What it is for: a job, a deposit, a batch.")
+    created_at = models.DateTimeField()
+    resolved_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["reference"], name="transfer_reference"),
+            models.Index(fields=["debit"], name="transfer_open_holds", condition=Q(state="pending")),
+        ]
+        constraints = [
+            models.CheckConstraint(condition=Q(amount__gt=0), name="transfer_amount_positive"),
+            models.CheckConstraint(
+                condition=Q(credit__isnull=False, hold__isnull=True)
+                | Q(credit__isnull=False, state="posted")
+                | Q(credit__isnull=True, hold__isnull=True),
+                name="transfer_sides",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+
+class Entry(models.Model):
+    """One leg: positive credits the account, negative debits it. Never changed, never deleted."""
+
+    id = models.BigAutoField(primary_key=True)
+    transfer = models.ForeignKey(Transfer, on_delete=models.PROTECT, db_constraint=False, db_index=False)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, db_constraint=False, db_index=False)
+    amount = AmountField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["account", "-id"], name="entry_of_account")]
+        constraints = [models.CheckConstraint(condition=~Q(amount=0), name="entry_not_zero")]
+        verbose_name_plural = "entries"
+
+    def __str__(self) -> str:
+        return f"entry {self.pk}"

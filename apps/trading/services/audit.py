@@ -1,0 +1,78 @@
+"""Every rule of the ledger, checked from the entries up. A finding names the rule and one example."""
+
+from dataclasses import dataclass
+
+from aitbc.core import db
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    rule: str
+    count: int
+    example: str
+
+
+# Each query returns the offenders of one rule: (example as text). No offender, no finding.
+RULES: dict[str, str] = {
+    "transfer_balances": """
+        SELECT transfer_id::text FROM trading_entry GROUP BY transfer_id HAVING sum(amount) <> 0""",
+    "asset_sums_to_zero": """
+        SELECT asset_id FROM trading_account GROUP BY asset_id HAVING sum(posted) <> 0""",
+    "balance_is_fold_of_entries": """
+        SELECT a.id::text FROM trading_account a
+        LEFT JOIN (SELECT account_id, sum(amount) AS total FROM trading_entry GROUP BY account_id) e
+          ON e.account_id = a.id WHERE a.posted <> coalesce(e.total, 0)""",
+    "available_not_negative": """
+        SELECT id::text FROM trading_account WHERE NOT overdraft AND posted < held""",
+    "held_is_sum_of_open_holds": """
+        SELECT a.id::text FROM trading_account a
+        LEFT JOIN (SELECT debit_id, sum(amount) AS total FROM trading_transfer
+                   WHERE state = 'pending' GROUP BY debit_id) h ON h.debit_id = a.id
+        WHERE a.held <> coalesce(h.total, 0)""",
+    "posted_transfer_has_its_two_entries": """
+        SELECT t.id::text FROM trading_transfer t
+        LEFT JOIN (SELECT transfer_id, count(*) AS legs, min(amount) AS low, max(amount) AS high
+                   FROM trading_entry GROUP BY transfer_id) e ON e.transfer_id = t.id
+        WHERE CASE WHEN t.credit_id IS NULL THEN e.legs IS NOT NULL
+                   ELSE e.legs IS DISTINCT FROM 2 OR e.high <> t.amount OR e.low <> -t.amount END""",
+    "entries_belong_to_the_transfer": """
+        SELECT e.id::text FROM trading_entry e LEFT JOIN trading_transfer t ON t.id = e.transfer_id
+        WHERE t.id IS NULL OR e.account_id NOT IN (t.debit_id, t.credit_id)
+           OR (e.account_id = t.credit_id) <> (e.amount > 0)""",
+    "one_resolution_per_hold": """
+        SELECT h.id::text FROM trading_transfer h
+        LEFT JOIN (SELECT hold, sum(amount) AS total, count(DISTINCT created_at) AS moments
+                   FROM trading_transfer WHERE hold IS NOT NULL GROUP BY hold) p ON p.hold = h.id
+        WHERE h.credit_id IS NULL AND CASE h.state
+          WHEN 'posted' THEN p.total IS NULL OR p.total > h.amount OR p.moments <> 1
+          ELSE p.total IS NOT NULL END""",
+    "posting_has_its_hold": """
+        SELECT t.id::text FROM trading_transfer t LEFT JOIN trading_transfer h ON h.id = t.hold
+        WHERE t.hold IS NOT NULL AND (h.id IS NULL OR h.debit_id <> t.debit_id OR h.credit_id IS NOT NULL)""",
+    "payment_agrees_with_its_hold": """
+        SELECT p.id::text FROM trading_payment p LEFT JOIN trading_transfer h ON h.id = p.id
+        LEFT JOIN (SELECT hold, sum(amount) AS total, sum(amount) FILTER (WHERE kind = 'job.fee') AS fee
+                   FROM trading_transfer WHERE hold IS NOT NULL GROUP BY hold) x ON x.hold = p.id
+        WHERE h.id IS NULL OR h.amount <> p.held OR h.reference <> p.job
+           OR (p.state = 'escrowed') <> (h.state = 'pending')
+           OR coalesce(x.total, 0) <> p.released + p.fee OR coalesce(x.fee, 0) <> p.fee""",
+}
+
+
+def audit() -> list[Finding]:
+    """All findings; empty means that every rule holds.
+
+    One statement, so one snapshot: a rule that reads two tables never sees them a moment apart.
+    """
+    parts = [
+        f"SELECT '{rule}', count(*), min(x.offender) FROM ({offenders}) AS x(offender)"
+        for rule, offenders in RULES.items()
+    ]
+    found = db.rows(" UNION ALL ".join(parts))
+    return [Finding(rule, count, example) for rule, count, example in found if count]
+
+
+def size() -> int:
+    """How many entries the audit covers."""
+    count: int = db.value("SELECT count(*) FROM trading_entry")
+    return count

@@ -1,0 +1,67 @@
+"""Python's door to the ledger: typed items in, one code per item out, one round trip."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from django.db import transaction
+
+from aitbc.core import db
+from aitbc.core.errors import Conflict, Invalid, NotFound
+
+Action = Literal["transfer", "hold", "post", "void"]
+_APPLY = """SELECT ledger_apply(%s::uuid[], %s::text[], %s::bigint[], %s::bigint[], %s::numeric[],
+                                %s::uuid[], %s::text[], %s::uuid[], %s::int[])"""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One ledger operation; `amount` in the asset's smallest unit. See `sql/ledger.sql` for the rules."""
+
+    id: UUID
+    action: Action
+    kind: str
+    debit: int | None = None
+    credit: int | None = None
+    amount: int | None = None
+    hold: UUID | None = None
+    reference: UUID | None = None
+    link: int = 0
+
+
+def account_id(*, owner: UUID | None, kind: str, asset: str = "AIT", chain: str = "", shard: int = 0) -> int:
+    """The account's id; it is created when first asked for."""
+    found: int = db.value(
+        "SELECT ledger_account(%s::uuid, %s::text, %s::text, %s::text, %s::int)", (owner, asset, kind, chain, shard)
+    )
+    return found
+
+
+def apply(items: Sequence[Item]) -> list[str]:
+    """Apply in order; `ok`, `exists` or the reason why not, per item. Repeatable by the items' ids."""
+    columns = [
+        [getattr(item, name) for item in items]
+        for name in ("id", "action", "debit", "credit", "amount", "hold", "kind", "reference", "link")
+    ]
+    with transaction.atomic():
+        codes: list[str] = db.value(_APPLY, columns)
+    return codes
+
+
+def apply_all(items: Sequence[Item]) -> None:
+    """Apply or raise: for callers to whom every refusal is an error. `exists` is success."""
+    with transaction.atomic():
+        for item, code in zip(items, apply(items), strict=True):
+            if code not in ("ok", "exists"):
+                raise refusal(code, item)
+
+
+def refusal(code: str, item: Item) -> Conflict | Invalid | NotFound:
+    if code == "insufficient_funds":
+        return Conflict("payment.insufficient_funds", "the available balance does not cover this amount")
+    if code in ("hold_unknown", "account_unknown"):
+        return NotFound(f"ledger.{code}", f"the ledger does not know what {item.kind} refers to")
+    if code in ("amount_not_positive", "same_account", "asset_mismatch"):
+        return Invalid(f"ledger.{code}", f"the ledger refused {item.kind}: {code.replace('_', ' ')}")
+    return Conflict(f"ledger.{code}", f"the ledger refused {item.kind}: {code.replace('_', ' ')}")
