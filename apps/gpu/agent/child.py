@@ -113,7 +113,8 @@ def _write(folder: Path, answer: dict[str, Any], limit: int) -> None:
     text = json.dumps(answer, separators=(",", ":"), allow_nan=False)
     if len(text) > limit:
         message = f"the output takes {len(text)} bytes, the limit is {limit}"
-        text = json.dumps({"failure": {"code": Code.OUTPUT_TOO_LARGE, "message": message}})
+        failure = {"code": Code.OUTPUT_TOO_LARGE, "message": message}
+        text = json.dumps({**answer, "output": None, "metrics": {}, "failure": failure})
     (folder / "result.part").write_text(text)
     os.replace(folder / "result.part", folder / RESULT)
 

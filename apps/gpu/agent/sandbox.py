@@ -204,18 +204,24 @@ class Sandbox:
         if content is None:
             _log_tail(workspace)
             raise RuntimeFailure(Code.CRASHED, f"the job ended without a result: {_describe(code)}")
-        answer = json.loads(content)
-        if failure := answer.get("failure"):
-            if failure["code"] == Code.CRASHED:
-                _log_tail(workspace)
-            raise RuntimeFailure(Code(failure["code"]), failure["message"])
-        metrics = answer["metrics"] | {
-            "wall_ms": milliseconds,
-            "cpu_seconds": answer["usage"]["cpu_seconds"],
-            "peak_memory_mb": round(max(peak, answer["usage"]["peak_bytes"]) / MIB),
-            "sandbox": {"tier": self.tier, **answer["isolation"]},
-        }
-        return Outcome(answer["output"], metrics, milliseconds)
+        try:
+            answer = json.loads(content)
+            failure, output = answer.get("failure"), answer.get("output")
+            if failure is not None:
+                raised = RuntimeFailure(Code(failure["code"]), str(failure["message"])[:1000])
+            metrics = answer.get("metrics", {}) | {
+                "wall_ms": milliseconds,
+                "cpu_seconds": answer["usage"]["cpu_seconds"],
+                "peak_memory_mb": round(max(peak, answer["usage"]["peak_bytes"]) / MIB),
+                "sandbox": {"tier": self.tier, **answer["isolation"]},
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # a hostile job wrote the file
+            raise RuntimeFailure(Code.CRASHED, "the job left a result that is not one") from error
+        if failure is None:
+            return Outcome(output, metrics, milliseconds)
+        if raised.code == Code.CRASHED:
+            _log_tail(workspace)
+        raise raised
 
     def close(self) -> None:
         if self._zygote is not None:
@@ -285,10 +291,8 @@ def _watch(process: _Process, deadline: float, limits: Limits, stopped: Callable
             peak = max(peak, _resident(process.pid))
             tick += 1
             if peak > limits.memory_bytes:
-                used, allowed = peak // MIB, limits.memory_bytes // MIB
-                raise RuntimeFailure(
-                    Code.MEMORY, f"the job used {used} MiB of memory, its limit is {allowed}"
-                )
+                used = f"{peak // MIB} MiB of memory, its limit is {limits.memory_bytes // MIB} MiB"
+                raise RuntimeFailure(Code.MEMORY, f"the job used {used}")
             if time.monotonic() > deadline:
                 raise RuntimeFailure(Code.TIMEOUT, f"the job ran longer than its {limits.seconds:g} seconds")
             if stopped():

@@ -49,16 +49,23 @@ class Workspace:
             return None
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO):
-                raise RuntimeFailure(Code.CRASHED, f"the job left no plain file {name}") from error
+                raise _no_file(name) from error
             raise
-        with open(descriptor, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise RuntimeFailure(Code.CRASHED, f"the job left no plain file {name}")
-            return file.read(limit)
+                raise _no_file(name)
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read(limit)
+        finally:
+            os.close(descriptor)
 
     def write_request(self, request: dict[str, Any]) -> None:
         (self.folder / child.RESULT).unlink(missing_ok=True)
         (self.folder / child.REQUEST).write_text(json.dumps({**request, "artifacts": self.artifacts}))
+
+
+def _no_file(name: str) -> RuntimeFailure:
+    return RuntimeFailure(Code.CRASHED, f"the job left no plain file {name}")
 
 
 class Workspaces:

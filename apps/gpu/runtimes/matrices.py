@@ -17,7 +17,7 @@ from aitbc.chain.signing import keccak
 if TYPE_CHECKING:
     import numpy as np
 
-MIN_N: Final = 16
+MIN_N: Final = 8
 MAX_N: Final = 16_384
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 _PER_WORD: Final = 16  # entries in a 64-bit word
