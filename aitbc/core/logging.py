@@ -58,3 +58,5 @@ def configure() -> None:
     root.setLevel(settings.LOG_LEVEL)
     for noisy in ("httpx", "httpcore", "web3", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # A refusal is an answer, not an incident; our own middleware logs what is.
+    logging.getLogger("django.request").setLevel(logging.ERROR)

@@ -4,7 +4,7 @@ import os
 import secrets
 
 from aitbc.settings.base import *  # noqa: F403 - the settings of an environment are the base plus its changes
-from aitbc.settings.base import KEYS_DIR, SECRET_KEY
+from aitbc.settings.base import KEYS_DIR, SECRET_KEY, STATIC_ROOT
 
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
@@ -24,3 +24,5 @@ def _own_secret() -> str:
 
 
 SECRET_KEY = SECRET_KEY or _own_secret()
+WHITENOISE_USE_FINDERS = True  # static files straight from the packages: nothing to collect in development
+STATIC_ROOT.mkdir(parents=True, exist_ok=True)

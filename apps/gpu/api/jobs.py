@@ -132,4 +132,4 @@ def _batch_item(request: HttpRequest, answer: tuple[str, Any] | DomainError) -> 
     if isinstance(answer, DomainError):
         return {"status": answer.status, "problem": problem(request, answer)}
     code, document = answer
-    return {"status": 201 if code == "ok" else 200, "job": document}
+    return {"status": 201 if code == "ok" else 200, "job": orjson.Fragment(document)}

@@ -65,6 +65,13 @@ class Facts:
     result_digest: bytes | None
     owner: UUID
 
+    @classmethod
+    def of(cls, row: tuple[Any, ...]) -> "Facts":
+        """JSON columns come as text: Django switches psycopg's own decoding off."""
+        values = list(row)
+        values[9] = orjson.loads(values[9]) if values[9] is not None else None
+        return cls(*values)
+
 
 def finish(*, key: UUID, report: Report) -> dict[str, Any]:
     """Accept one result -> `{"job": ..., "receipt": ...}`; a repeat of an accepted one says the same."""
@@ -76,7 +83,7 @@ def finish(*, key: UUID, report: Report) -> dict[str, Any]:
 
 def finish_batch(*, key: UUID, reports: list[Report]) -> list[dict[str, Any] | DomainError]:
     """Each report stands for itself; the accepted ones are written in one statement."""
-    facts = {f.id: f for f in (Facts(*row) for row in db.rows(_FACTS, (key, [r.job for r in reports])))}
+    facts = {f.id: f for f in (Facts.of(row) for row in db.rows(_FACTS, (key, [r.job for r in reports])))}
     checked: dict[UUID, dict[str, Any] | DomainError | None] = {}
     for report in reports:
         if report.job not in checked:  # a batch naming a job twice gets one answer for both
@@ -243,7 +250,7 @@ def _stored_answer(job: UUID) -> dict[str, Any]:
            JOIN trading_payment p ON p.job = j.id JOIN gpu_receipt r ON r.job_id = j.id WHERE j.id = %s""",
         (job,),
     )[0]
-    return {"job": orjson.Fragment(document), "receipt": receipt}
+    return {"job": orjson.Fragment(document), "receipt": orjson.loads(receipt)}
 
 
 def start(*, key: UUID, job: UUID, token: UUID) -> str:
@@ -297,7 +304,7 @@ def fail(*, key: UUID, job: UUID, token: UUID, code: str, message: str, retryabl
 def _refuse(key: UUID, job: UUID, token: UUID) -> str:
     """Say why no lease matched: not his job at all, or a lease that is over."""
     found = db.row(_FACTS, (key, [job]))
-    require_lease(key, job, token, Facts(*found) if found else None)
+    require_lease(key, job, token, Facts.of(found) if found else None)
     raise _lost()
 
 

@@ -5,17 +5,17 @@ CREATE OR REPLACE FUNCTION gpu_class_id(
   p_kind text, p_gpu_model text, p_min_vram_mb int, p_cuda int[], p_region text, p_models text[], p_miner uuid
 ) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE
-  found int;
+  hit int;
   k bytea := sha256(convert_to(
     jsonb_build_array(p_kind, p_gpu_model, p_min_vram_mb, p_cuda, p_region, p_models, p_miner)::text, 'UTF8'));
 BEGIN
-  SELECT id INTO found FROM gpu_job_class WHERE key = k;
-  IF FOUND THEN RETURN found; END IF;
+  SELECT id INTO hit FROM gpu_job_class WHERE key = k;
+  IF FOUND THEN RETURN hit; END IF;
   INSERT INTO gpu_job_class (key, kind, gpu_model, min_vram_mb, cuda, region, model_names, miner)
   VALUES (k, p_kind, p_gpu_model, p_min_vram_mb, p_cuda, p_region, coalesce(p_models, '{}'), p_miner)
   ON CONFLICT (key) DO NOTHING;
-  SELECT id INTO STRICT found FROM gpu_job_class WHERE key = k;
-  RETURN found;
+  SELECT id INTO STRICT hit FROM gpu_job_class WHERE key = k;
+  RETURN hit;
 END $$;
 
 -- Wake waiting miners, only if some process waits: NOTIFY makes commits queue behind each other.

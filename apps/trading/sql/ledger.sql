@@ -4,19 +4,19 @@
 CREATE OR REPLACE FUNCTION ledger_account(
   p_owner uuid, p_asset text, p_kind text, p_chain text DEFAULT '', p_shard int DEFAULT 0
 ) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE found bigint;
+DECLARE hit bigint;
 BEGIN
-  SELECT id INTO found FROM trading_account
+  SELECT id INTO hit FROM trading_account
    WHERE owner_id IS NOT DISTINCT FROM p_owner AND asset_id = p_asset AND kind = p_kind
      AND chain = p_chain AND shard = p_shard;
-  IF FOUND THEN RETURN found; END IF;
+  IF FOUND THEN RETURN hit; END IF;
   INSERT INTO trading_account (owner_id, asset_id, kind, chain, shard, posted, held, overdraft, created_at)
   VALUES (p_owner, p_asset, p_kind, p_chain, p_shard, 0, 0, p_kind = 'external', clock_timestamp())
   ON CONFLICT ON CONSTRAINT account_one_per_kind DO NOTHING;
-  SELECT id INTO STRICT found FROM trading_account
+  SELECT id INTO STRICT hit FROM trading_account
    WHERE owner_id IS NOT DISTINCT FROM p_owner AND asset_id = p_asset AND kind = p_kind
      AND chain = p_chain AND shard = p_shard;
-  RETURN found;
+  RETURN hit;
 END $$;
 
 -- Applies a batch in order and returns one code per item; one bad item does not sink the others.

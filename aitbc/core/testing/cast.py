@@ -1,0 +1,175 @@
+"""The fixed cast of the tests: Alice buys, Mike and Nora sell, Mallory is a stranger."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+from django.http import HttpResponse
+from django.test import Client
+
+from aitbc.accounts.keys import create_key, find_principal
+from aitbc.accounts.models import Role, User
+from aitbc.chain import keystore, networks, signing
+from aitbc.core.auth import Principal
+from aitbc.core.ids import uuid7
+from apps.gpu import statements
+from apps.gpu.services import miners as miner_services
+from apps.gpu.services.miners import DeviceClaim, Registration
+from apps.trading.services import ledger
+
+AIT = 10**18
+ALL_SCOPES = ("jobs:read", "jobs:write", "money:read", "money:write", "miner", "offers:write")
+
+
+def ensure_receipt_key() -> None:
+    if not keystore.exists("receipt"):
+        keystore.store("receipt", signing.new_private_key())
+
+
+@dataclass
+class Person:
+    """A user with an API key, and a client that sends it."""
+
+    user: User
+    token: str
+    principal: Principal
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> HttpResponse:
+        extra = {"HTTP_AUTHORIZATION": f"Bearer {self.token}"}
+        extra |= {f"HTTP_{name.upper()}": value for name, value in headers.items()}
+        data = orjson.dumps(body, default=str) if body is not None else b""
+        return Client().generic(method, path, data, content_type="application/json", **extra)
+
+    def get(self, path: str, **headers: str) -> HttpResponse:
+        return self.call("GET", path, **headers)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> HttpResponse:
+        return self.call("POST", path, {} if body is None else body, **headers)
+
+    @property
+    def id(self) -> UUID:
+        return self.user.pk
+
+
+def person(name: str, role: str = Role.CLIENT, scopes: tuple[str, ...] = ALL_SCOPES) -> Person:
+    user = User.objects.create_user(f"{name}-{uuid4().hex[:8]}@example.com", role=role)
+    _, token = create_key(user=user, name="test", scopes=scopes)
+    principal = find_principal(token)
+    assert principal is not None
+    return Person(user, token, principal)
+
+
+def fund(owner: UUID, amount: int) -> None:
+    """Credit an owner as a final deposit does: from the chain's mirror account."""
+    ledger.apply_all(
+        [
+            ledger.Item(
+                id=uuid7(),
+                action="transfer",
+                kind="deposit",
+                debit=ledger.account_id(owner=None, kind="external", chain="test"),
+                credit=ledger.account_id(owner=owner, kind="available"),
+                amount=amount,
+            )
+        ]
+    )
+
+
+@dataclass
+class Seller(Person):
+    """A registered miner with its signing key."""
+
+    private_key: bytes
+    miner_id: UUID
+
+    def sign_result(self, lease: dict[str, Any], output: Any) -> str:
+        statement = statement_of(lease, output)
+        digest = signing.digest(
+            statements.domain(networks.chain_id()), statements.WORK_STATEMENT, statement.values()
+        )
+        return signing.sign(self.private_key, digest)
+
+    def poll(self, **body: Any) -> list[dict[str, Any]]:
+        response = self.post("/v1/miners/poll", body)
+        assert response.status_code == 200, response.content
+        return list(orjson.loads(response.content)["jobs"])
+
+    def deliver(self, lease: dict[str, Any], output: Any, **extra: Any) -> HttpResponse:
+        body = {
+            "lease_token": lease["lease_token"],
+            "output": output,
+            "metrics": {},
+            "statement_signature": self.sign_result(lease, output),
+        }
+        return self.post(f"/v1/miners/{lease['id']}/result", body | extra)
+
+
+def statement_of(lease: dict[str, Any], output: Any) -> statements.WorkStatement:
+    """What an honest miner signs, made from the lease alone."""
+    from aitbc.core import money
+
+    salt = bytes.fromhex(lease["salt"][2:])
+    return statements.WorkStatement(
+        job=lease["id"],
+        kind=lease["kind"],
+        client=lease["client"],
+        miner=lease["miner"],
+        attempt=lease["attempt"],
+        lease="0x" + statements.lease_hash(lease["lease_token"]).hex(),
+        input_commitment="0x" + statements.commitment(salt=salt, value=lease["input"]).hex(),
+        output_commitment="0x" + statements.commitment(salt=salt, value=output).hex(),
+        unit_price=money.units(lease["unit_price"]["amount"], 18),
+        max_units=lease["max_units"],
+    )
+
+
+def seller(
+    name: str,
+    *,
+    kinds: tuple[str, ...] = ("bench.matmul",),
+    concurrency: int = 1,
+    price: str = "0.001",
+    region: str = "eu",
+    device: DeviceClaim | None = None,
+    models: tuple[str, ...] = (),
+) -> Seller:
+    ensure_receipt_key()
+    who = person(name, Role.MINER)
+    private_key = signing.new_private_key()
+    address = signing.address_of(private_key)
+    nonce = miner_services.make_nonce(key=who.principal.key_id)
+    proof = signing.sign(
+        private_key,
+        signing.digest(
+            statements.domain(networks.chain_id()),
+            statements.MINER_REGISTRATION,
+            {"prefix": who.principal.prefix, "nonce": nonce, "address": address},
+        ),
+    )
+    claim = device or DeviceClaim(uuid=f"CPU-{uuid4()}", kind="cpu", model="Test CPU", memory_mb=4096)
+    miner, _ = miner_services.register(
+        caller=who.principal,
+        registration=Registration(
+            name=name,
+            region=region,
+            concurrency=concurrency,
+            kinds=kinds,
+            models=models,
+            devices=(claim,),
+            price=price,
+            address=address,
+            proof=proof,
+            nonce=nonce,
+        ),
+    )
+    return Seller(who.user, who.token, who.principal, private_key, miner.pk)
+
+
+MATMUL = {"n": 8, "seed": 1, "dtype": "float32"}
+MATMUL_OUTPUT = {"n": 8, "seconds": 0.001, "tflops": 0.5, "root": "0x" + "ab" * 32}
+
+
+def job_body(**changes: Any) -> dict[str, Any]:
+    body = {"kind": "bench.matmul", "input": MATMUL, "max_price": {"amount": "0.01", "asset": "AIT"}}
+    return body | changes
