@@ -12,4 +12,4 @@ class ChainConfig(AppConfig):
 
     def ready(self) -> None:
         """SQLite makes the file but not its folder."""
-        Path(settings.DATABASES["chain"]["NAME"]).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        Path(str(settings.DATABASES["chain"]["NAME"])).parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -21,7 +21,6 @@ BlockNumber = NewType("BlockNumber", int)
 CONNECT_TIMEOUT, READ_TIMEOUT = 2.0, 10.0  # seconds
 FAILURES_TO_OPEN: Final = 5
 OPEN_SECONDS: Final = 5.0
-EMBEDDED_CHAIN_ID: Final = 31337
 # Fragments of node messages, lower case; the first match wins.
 ERRORS: Final[tuple[tuple[str, type[DomainError], str], ...]] = (
     ("nonce too low", Conflict, "chain.nonce_too_low"),
@@ -215,5 +214,5 @@ def _receipt(raw: dict[str, Any]) -> Receipt:
 
 @cache
 def client() -> Client:
-    """The node of this installation's network. CHAIN_ID must be set for any but the embedded chain."""
-    return Client(settings.CHAIN_RPC_URL, getattr(settings, "CHAIN_ID", EMBEDDED_CHAIN_ID))
+    """The node of this installation's network."""
+    return Client(settings.CHAIN_RPC_URL, settings.CHAIN_ID)

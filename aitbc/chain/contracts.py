@@ -64,7 +64,7 @@ class Settlement(Contract):
 
     def anchored(self, batch_id: str, *, block: int) -> str:
         """The anchored root, all zero when there is none."""
-        return "0x" + self._read("anchored", batch_id, block=block)[0].hex()
+        return "0x" + bytes(self._read("anchored", batch_id, block=block)[0]).hex()
 
     def payout(self, batch_id: str, *, block: int) -> Payout:
         root, remaining, count = self._read("payouts", batch_id, block=block)

@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-import rlp
 from django.conf import settings
 
 from aitbc.chain import keystore
@@ -103,9 +102,20 @@ def _create(client: Client, signer: keystore.Signer, name: str, *args: str) -> D
     return row
 
 
+def _rlp(item: bytes) -> bytes:
+    """RLP of a string shorter than 56 bytes (Yellow Paper, appendix B)."""
+    return item if len(item) == 1 and item[0] < 0x80 else bytes([0x80 + len(item)]) + item
+
+
+def _rlp_list(content: bytes) -> bytes:
+    return bytes([0xC0 + len(content)]) + content
+
+
 def created_address(sender: str, nonce: int) -> str:
     """Where a contract created by `sender` with `nonce` lies (Yellow Paper, section 7)."""
-    return checksum_address(keccak(rlp.encode([parse_address(sender), nonce]))[12:])
+    return checksum_address(
+        keccak(_rlp_list(_rlp(parse_address(sender)) + _rlp(nonce.to_bytes(8, "big").lstrip(b"\0"))))[12:]
+    )
 
 
 def _wait(client: Client, tx_hash: str) -> Receipt:

@@ -58,4 +58,4 @@ def address_of(name: str) -> str:
     found = Deployment.objects.filter(network=settings.CHAIN_NETWORK, name=name).first()
     if found is None:
         raise Unavailable("chain.not_deployed", f"{name} is not deployed on {settings.CHAIN_NETWORK}")
-    return found.address
+    return str(found.address)

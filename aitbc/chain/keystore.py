@@ -99,9 +99,7 @@ def exists(role: str) -> bool:
 
 def store(role: str, private_key: bytes) -> Signer:
     """Write a role's key file; Conflict "keystore.exists" rather than replace one."""
-    document = create_keyfile_json(
-        private_key, _password(create=True).encode(), kdf="scrypt", iterations=_SCRYPT_N
-    )
+    document = create_keyfile_json(private_key, _password(create=True), kdf="scrypt", iterations=_SCRYPT_N)
     try:
         _write_private(_path(role), json.dumps(document))
     except FileExistsError:
@@ -113,7 +111,7 @@ def load(role: str) -> Signer:
     """The role's signer; Unavailable "keystore.missing", ".permissions" or ".password"."""
     document = json.loads(_read_private(_path(role)))
     try:
-        return Signer(role, decode_keyfile_json(document, _password(create=False).encode()))
+        return Signer(role, decode_keyfile_json(document, _password(create=False)))
     except ValueError as error:
         raise Unavailable("keystore.password", f"the password does not open the key of {role}") from error
 

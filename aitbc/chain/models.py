@@ -147,6 +147,7 @@ class SignedTransaction(models.Model):
     attempt = models.IntegerField(default=0)
     raw = models.BinaryField()
     tx_hash = HashField(unique=True)
+    gas = models.BigIntegerField(help_text="limit")
     max_fee = models.BigIntegerField(help_text="wei per gas")
     epoch = models.BigIntegerField()
     created_at = models.DateTimeField(auto_now_add=True)
@@ -160,7 +161,7 @@ class SignedTransaction(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.tx_hash
+        return str(self.tx_hash)
 
 
 class Block(models.Model):

@@ -25,9 +25,8 @@ def next_nonce(client: Client, sender: str) -> int:
     """One above all that the node, the stored bytes and the intents of record know."""
     stored = SignedTransaction.objects.filter(sender=sender).aggregate(last=Max("nonce"))["last"]
     recorded = Intent.objects.filter(sender=sender).aggregate(last=Max("nonce"))["last"]
-    return max(
-        client.nonce(sender, "pending"), *(last + 1 for last in (stored, recorded) if last is not None), 0
-    )
+    known = [last for last in (stored, recorded) if last is not None]
+    return max([client.nonce(sender, "pending"), *(int(last) + 1 for last in known)])
 
 
 def fees(client: Client, *, previous: int | None) -> int:
@@ -74,6 +73,7 @@ def sign_and_store(
             attempt=earlier.attempt + 1 if earlier else 0,
             raw=raw,
             tx_hash=tx_hash,
+            gas=gas,
             max_fee=max_fee,
             epoch=epoch,
         )

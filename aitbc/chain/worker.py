@@ -173,11 +173,11 @@ class Worker:
     def _attempts(self, intent: Intent) -> list[SignedTransaction]:
         return list(SignedTransaction.objects.filter(intent_id=intent.id).order_by("attempt"))
 
-    def _store_bytes(self, intent: Intent) -> SignedTransaction:
+    def _store_bytes(self, intent: Intent, *, gas: int | None = None) -> SignedTransaction:
         signer = self._signer(intent.role)
         to = address_of(intent.contract)
         data = interface(intent.contract).call_data(intent.function, intent.args)
-        gas = estimate(self.client, sender=signer.address, to=to, data=data)
+        gas = gas or estimate(self.client, sender=signer.address, to=to, data=data)
         with self._fenced():
             pass  # still the one? after this only chain.db's unique constraints stop a second worker
         return sign_and_store(
@@ -205,8 +205,12 @@ class Worker:
         self._save(intent, state=State.BROADCAST, error="")
 
     def _replace(self, intent: Intent) -> None:
-        """The same nonce and payload at a higher fee: at most one of the two is mined."""
-        replacement = self._store_bytes(intent)
+        """The same nonce and payload at a higher fee: at most one of the two is mined.
+
+        The gas stays: a simulation beside the first one in the pool would find the id used.
+        """
+        earlier = self._attempts(intent)
+        replacement = self._store_bytes(intent, gas=earlier[-1].gas if earlier else None)
         self._save(intent, state=State.SIGNED, tx_hash=replacement.tx_hash)
 
     def _rebuild(self, intent: Intent, height: int) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 
 import pytest
+import rlp
 from django.core.management import CommandError, call_command
 
 from aitbc.chain import deploy as deploy_module
@@ -11,6 +12,7 @@ from aitbc.chain import keystore
 from aitbc.chain.client import Client
 from aitbc.chain.deploy import Limits, created_address, deploy, resend_all
 from aitbc.chain.models import Block, Deployment, SignedTransaction
+from aitbc.chain.signing import checksum_address, keccak
 from aitbc.chain.testing import AIT, wait
 from aitbc.core.errors import Conflict
 
@@ -91,6 +93,9 @@ def test_created_addresses_are_those_of_the_yellow_paper():
     # The worked example that is quoted wherever this rule is explained.
     sender = "0x6ac7ea33f8831ea9dcc53393aaa88b25a785dbf0"
     assert created_address(sender, 0) == "0xcd234A471b72ba2F1Ccf0A70FCABA648a5eeCD8d"
+    for nonce in (0, 1, 127, 128, 255, 256, 2**40):
+        packed = rlp.encode([bytes.fromhex(sender[2:]), nonce])
+        assert created_address(sender, nonce) == checksum_address(keccak(packed)[12:])
     assert created_address(sender, 1) == "0x343c43A37D37dfF08AE8C4A11544c718AbB4fCF8"
 
 

@@ -103,7 +103,7 @@ def test_a_request_is_idempotent_and_its_payload_fixed(net):
     assert Intent.objects.get().args == first.args
 
 
-@pytest.mark.django_db(transaction=True, databases=["default", "chain"])
+@pytest.mark.usefixtures("committed_db")
 def test_a_request_needs_the_transaction_of_its_business_rows():
     with pytest.raises(transaction.TransactionManagementError):
         request_intent(kind="k", business_key="b", contract="Settlement", function="pause", args=[])
