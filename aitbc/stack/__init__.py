@@ -73,7 +73,8 @@ class ServiceStatus:
     notes: tuple[str, ...]
 
 
-def _services(var: Var, names: Sequence[str]) -> list[Service]:
+def servers(var: Var, names: Sequence[str] = SERVICES) -> list[Service]:
+    """The named servers of this folder, in the order in which they are started."""
     unknown = set(names) - set(SERVICES)
     if unknown:
         raise StackError(f"unknown service {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}")
@@ -106,7 +107,7 @@ def up(services: Sequence[str] = SERVICES, *, owned: bool = False) -> list[Servi
     with locked(var.run / "stack.lock", seconds=_LOCK_SECONDS):
         started: list[Service] = []
         try:
-            for service in _services(var, services):
+            for service in servers(var, services):
                 if service.pid is None:
                     started.append(service)
                 service.start(owned=owned)
@@ -124,29 +125,26 @@ def down(services: Sequence[str] = SERVICES) -> None:
         return
     var.create()
     with locked(var.run / "stack.lock", seconds=_LOCK_SECONDS):
-        for service in reversed(_services(var, services)):
+        for service in reversed(servers(var, services)):
             service.stop()
 
 
 def destroy() -> None:
-    """Stop the servers and delete their data and keys, for good; what else lies in `var/` stays."""
+    """Stop the servers and delete, for good, their data and the keys that mean nothing without it; what else
+    lies in `var/` stays."""
     var = current()
     down()
     layout.remove(var)
     for folder in (var.root / "postgres", var.root / "redis", var.root / "anvil", var.run / "postgres"):
         shutil.rmtree(folder, ignore_errors=not folder.exists())
-    for file in (
-        var.memory,
-        var.root / "postgres.elsewhere",
-        *var.keys.glob("anvil.*"),
-        *var.keys.glob("redis.*"),
-    ):
+    made = [var.memory, var.root / "postgres.elsewhere"]
+    for file in (*made, *var.keys.glob("anvil.*"), *var.keys.glob("redis.*"), *var.keys.glob("*.key")):
         file.unlink(missing_ok=True)
 
 
 def status(services: Sequence[str] = SERVICES) -> list[ServiceStatus]:
     """Ask each server for real."""
-    return [_status(service) for service in _services(current(), services)]
+    return [_status(service) for service in servers(current(), services)]
 
 
 def _status(service: Service) -> ServiceStatus:

@@ -136,7 +136,13 @@ def _rotate(log: Path) -> None:
 
 
 def _reap(pid: int) -> None:
-    if pid in _children and os.waitpid(pid, os.WNOHANG)[0]:
+    if pid not in _children:
+        return
+    try:
+        ended = os.waitpid(pid, os.WNOHANG)[0] != 0
+    except ChildProcessError:  # reaped elsewhere in this process
+        ended = True
+    if ended:
         _children.discard(pid)
 
 

@@ -1,0 +1,73 @@
+"""The processes of the running platform, as data: what `make up` starts and its supervisor keeps alive."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aitbc.stack.paths import Var
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """`stop_signal` asks for an orderly end; it is also what the program gets when its supervisor dies."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_seconds: float = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    web: int
+    stream: int
+
+
+def platform_programs(var: Var, ports: Ports) -> tuple[Program, ...]:
+    """Every process of one platform on one machine, in the order in which they are started."""
+    web_url = f"http://127.0.0.1:{ports.web}"
+    web_processes = os.environ.get("WEB_PROCESSES") or "2"
+    stream_url = f"http://127.0.0.1:{ports.stream}"
+    return (
+        _granian(
+            "web",
+            "wsgi",
+            "aitbc.wsgi:application",
+            port=ports.web,
+            workers=web_processes,
+            STREAM_URL=stream_url,
+        ),
+        _granian("stream", "asgi", "aitbc.stream:application", port=ports.stream, workers="1"),
+        _manage("relay", "run_relay"),
+        _manage("chain", "run_chain"),
+        _celery("worker", "worker", "-Q", "default,settlement,zk,chain", "-c", "2", "-n", "worker@%h"),
+        _celery("gpu", "worker", "-Q", "gpu", "-c", "1", "-n", "gpu@%h"),
+        _celery("beat", "beat", "--pidfile="),
+        _manage("miner", "run_miner", "--key-file", str(var.keys / "miner.key"), "--url", web_url),
+    )
+
+
+def _granian(
+    name: str, interface: str, target: str, *, port: int, workers: str, **environment: str
+) -> Program:
+    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", workers, "--no-ws"]
+    options += ["--respawn-failed-workers", "--respawn-interval", "0.5", "--workers-kill-timeout", "10"]
+    command = (sys.executable, "-m", "granian", "--interface", interface, *options, target)
+    return Program(name=name, command=command, environment=environment)
+
+
+def _celery(name: str, *arguments: str) -> Program:
+    # On SIGTERM a worker waits for its tasks, however long they take. Interrupted ones come back, since they
+    # are acknowledged late. Beat has no tasks, and knows no SIGQUIT.
+    stop_signal = signal.SIGQUIT if arguments[0] == "worker" else signal.SIGTERM
+    command = (sys.executable, "-m", "celery", "-A", "aitbc", *arguments, "-l", "INFO")
+    return Program(name=name, command=command, stop_signal=stop_signal)
+
+
+def _manage(name: str, *arguments: str) -> Program:
+    return Program(name=name, command=(sys.executable, "manage.py", *arguments))
