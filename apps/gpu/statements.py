@@ -8,7 +8,7 @@ over the `WorkStatement` and the platform's over the `Receipt` that holds the st
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -93,7 +93,12 @@ def canonical(value: Any) -> bytes:
 
 def commitment(*, salt: bytes, value: Any) -> bytes:
     """keccak(salt || keccak(canonical JSON)): hides a guessable value from all but the parties."""
-    return keccak(salt + keccak(canonical(value)))
+    return commitment_of(salt=salt, canonical_json=canonical(value))
+
+
+def commitment_of(*, salt: bytes, canonical_json: bytes) -> bytes:
+    """`commitment` of a value whose canonical JSON is at hand already."""
+    return keccak(salt + keccak(canonical_json))
 
 
 def artifact_commitment(*, salt: bytes, sha256: str) -> bytes:
@@ -125,7 +130,7 @@ class WorkStatement:
 
     def values(self) -> dict[str, Any]:
         """The fields as `WORK_STATEMENT` encodes them."""
-        return asdict(self) | {"job": uuid32(self.job), "miner": uuid32(self.miner)}
+        return vars(self) | {"job": uuid32(self.job), "miner": uuid32(self.miner)}
 
     def hash(self) -> bytes:
         return WORK_STATEMENT.hash(self.values())
@@ -133,7 +138,7 @@ class WorkStatement:
     def as_json(self) -> dict[str, Any]:
         """Whole numbers as text, because a price in smallest units exceeds JSON's safe integers."""
         numbers = {"unit_price": str(self.unit_price), "max_units": str(self.max_units)}
-        return asdict(self) | numbers
+        return vars(self) | numbers
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "WorkStatement":

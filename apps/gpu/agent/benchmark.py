@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from apps.gpu.runtimes.matrices import Multiplier
 
-_N: Final = {"cpu": 1024, "cuda": 8192, "rocm": 8192}
-_COPY_BYTES: Final = {"cpu": 256 << 20, "cuda": 2 << 30, "rocm": 2 << 30}  # far larger than any cache
+# Size and rounds of one product: rounds enough that making its first matrix hardly counts.
+_WORK: Final = {"cpu": (1024, 4), "cuda": (8192, 32), "rocm": (8192, 32)}
+_COPY_BYTES: Final = {"cpu": 128 << 20, "cuda": 2 << 30, "rocm": 2 << 30}  # far larger than any cache
 _SEED: Final = bytes(32)
 
 
@@ -33,9 +34,8 @@ def _rate(work: Callable[[], Any], seconds: float) -> float:
 
 
 def _tflops(device: str, seconds: float) -> float:
-    n = _N[device]
+    n, rounds = _WORK[device]
     multiplier = Multiplier(_SEED, n, device=device)
-    rounds = 16  # the chain of one product, so that making its first matrix hardly counts
     return _rate(lambda: multiplier.product(0, rounds), seconds) * 2 * n**3 * rounds / 1e12
 
 

@@ -22,7 +22,7 @@ from apps.gpu.runtimes import matrices
 from apps.gpu.runtimes.contract import Context
 
 ROWS: Final = 64  # opened per device; 10 % of false rows survive with probability 0.0012
-MAX_WORK: Final = 1 << 20  # steps x rounds
+MAX_WORK: Final = 1 << 16  # steps x rounds
 _SIZES: Final = {"cpu": (1024, 8), "cuda": (8192, 16), "rocm": (8192, 16)}
 _LEAVES: Final = "leaves"
 

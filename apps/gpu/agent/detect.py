@@ -142,8 +142,11 @@ def parse_cpus(text: str) -> tuple[int, ...]:
     """`0`, `0,2` or `0-3,6` as taskset reads it; ValueError otherwise."""
     numbers: set[int] = set()
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        numbers.update(range(int(first), int(last or first) + 1))
+        first, dash, last = part.partition("-")
+        span = range(int(first), int(last if dash else first) + 1)
+        if not span:
+            raise ValueError(f"{part} names no processor")
+        numbers.update(span)
     return tuple(sorted(numbers))
 
 

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -71,11 +71,11 @@ class Slot:
 class Sandbox:
     """Runs tasks of `child.TASKS`. `close` it: it owns processes and folders.
 
-    `tier` None takes the strongest that works here. Unavailable tiers raise RuntimeError with the reason.
+    `tier` None takes the strongest that works here; one that does not raises RuntimeError with the
+    reason. `threads` sizes the pools of the numerical libraries in a job.
     """
 
-    def __init__(self, *, tier: Tier | None = None, cpus: Sequence[int] = (), threads: int = 1) -> None:
-        self._cpus = sorted(cpus or os.sched_getaffinity(0))
+    def __init__(self, *, tier: Tier | None = None, threads: int = 1) -> None:
         self._environment = _clean_environment(threads)
         self._zygote: Zygote | None = None
         self._starting = threading.Lock()
@@ -166,10 +166,9 @@ class Sandbox:
         return self._outcome(workspace, limits, code, peak, milliseconds)
 
     def _launch(self, workspace: Workspace, limits: Limits) -> "_Process":
-        confined = {
-            "cpu_seconds": int(limits.seconds * len(self._cpus)) + 5,
-            "file_bytes": limits.file_bytes,
-        }
+        processors = len(os.sched_getaffinity(0))  # the miner's own share, which its jobs inherit
+        cpu_seconds = int(limits.seconds * processors) + 5
+        confined: dict[str, Any] = {"cpu_seconds": cpu_seconds, "file_bytes": limits.file_bytes}
         if self.tier == "bubblewrap":
             argv = bubblewrap.argv(workspace.folder, self._environment, json.dumps(confined))
             return _Started(argv, workspace.folder / child.LOG)
@@ -188,7 +187,6 @@ class Sandbox:
                     m for r in runtimes.runtimes().values() if not r.available("cpu") for m in r.preload
                 }
                 self._zygote = Zygote(modules=sorted(modules), environment=self._environment)
-                os.sched_setaffinity(self._zygote.pid, self._cpus)
             return self._zygote
 
     def _forget(self, zygote: Zygote) -> None:

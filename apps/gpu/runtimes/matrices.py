@@ -44,7 +44,8 @@ def entries(seed: bytes, label: str, rows: "Sequence[int] | np.ndarray", n: int)
     out[:, 0::2] = packed & 15
     out[:, 1::2] = packed >> 4
     out -= 8
-    return out[:, :n]
+    rows_wanted: np.ndarray = out[:, :n]
+    return rows_wanted
 
 
 def left(seed: bytes, step: int, rows: "Sequence[int] | np.ndarray", n: int) -> "np.ndarray":
@@ -67,7 +68,7 @@ def product_rows(seed: bytes, n: int, rounds: int, wanted: Sequence[tuple[int, i
 def _chain_numpy(start: "np.ndarray", b: "np.ndarray", rounds: int) -> "np.ndarray":
     import numpy as np
 
-    product = (start.astype(np.float32) @ b).astype(np.int32)
+    product: np.ndarray = (start.astype(np.float32) @ b).astype(np.int32)
     for _ in range(rounds - 1):
         product = (((product & 15) - 8).astype(np.float32) @ b).astype(np.int32)
     return product

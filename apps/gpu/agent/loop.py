@@ -1,0 +1,319 @@
+"""The one loop of every miner: detect, register, heartbeat, poll, run, report, drain.
+
+Only the transport differs between the daemon on a provider's machine and a first-party worker.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from aitbc.core.errors import DomainError, NotFound, Unavailable
+from apps.gpu import runtimes, statements
+from apps.gpu.agent import challenge as protocol
+from apps.gpu.agent.detect import Device
+from apps.gpu.agent.heartbeat import Heart
+from apps.gpu.agent.identity import Identity
+from apps.gpu.agent.sandbox import MIB, Canceled, Limits, Sandbox, Slot
+from apps.gpu.agent.transport import JSON, Transport, pauses
+from apps.gpu.agent.work import Lease, Worker
+from apps.gpu.runtimes.contract import RuntimeFailure
+
+logger = structlog.get_logger(__name__)
+WAIT_SECONDS: Final = 20.0
+ONCE_SECONDS: Final = 30.0  # how long `once` waits for its job
+BENCHMARK_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What the provider decides. `price` in AIT per device second; `slots` jobs at a time, shared out
+    over the devices; `kinds` None offers all that can run; `allow_client_code` lets kinds that run a
+    client's model into a sandbox of the tier process."""
+
+    name: str
+    region: str
+    price: str
+    slots: int = 1
+    kinds: tuple[str, ...] | None = None
+    models: tuple[str, ...] = ()
+    memory_bytes: int = 2048 * MIB
+    allow_client_code: bool = False
+
+
+@dataclass
+class Summary:
+    """What a run of the agent came to: jobs by how they ended."""
+
+    miner: str = ""
+    jobs: Counter[str] = field(default_factory=Counter)
+
+
+def kinds_to_offer(config: Config, sandbox: Sandbox, device: str) -> list[str]:
+    """Kinds that can run here, less those that need a better sandbox; ValueError if none is left."""
+    able = [
+        kind
+        for kind in runtimes.available_kinds(device)
+        if sandbox.tier != "process" or config.allow_client_code or not runtimes.find(kind).runs_client_code
+    ]
+    kinds = [kind for kind in able if config.kinds is None or kind in config.kinds]
+    missing = sorted(set(config.kinds or ()) - set(kinds))
+    if missing or not kinds:
+        reasons = runtimes.unavailable(device)
+        why = "; ".join(f"{kind}: {reasons.get(kind, 'not offered in this sandbox')}" for kind in missing)
+        raise ValueError(f"no such job kind can run here ({why or 'none is available'})")
+    return kinds
+
+
+class Agent:
+    """A miner. `run` blocks until `stop` is called (from a signal handler, say) or, once, until one job
+    is done; the caller closes transport and sandbox."""
+
+    def __init__(
+        self, *, transport: Transport, identity: Identity, sandbox: Sandbox, devices: list[Device],
+        config: Config, prefix: str,
+    ) -> None:  # fmt: skip
+        self._transport, self._identity, self._sandbox = transport, identity, sandbox
+        self._devices, self._config, self._prefix = devices, config, prefix
+        self.kinds = kinds_to_offer(config, sandbox, devices[0].kind)
+        self._worker = Worker(transport, identity, sandbox, config.memory_bytes)
+        self._measured: dict[str, dict[str, float]] = {}
+        self._leases: dict[str, Lease] = {}
+        self._slots = self._make_slots()
+        self._changed = threading.Condition()
+        self._stopping = threading.Event()
+        self._challenged: str | None = None
+        self._prover: threading.Thread | None = None
+        self._crash: BaseException | None = None
+        self.summary = Summary()
+        self._heart = Heart(
+            transport=transport,
+            identity=identity,
+            devices=devices,
+            running=lambda: list(self._leases),
+            on_answer=self._obey,
+            on_unknown=self._register_again,
+        )
+
+    def _make_slots(self) -> list[Slot]:
+        """Slots dealt to the devices in turn; those of one processor share its threads."""
+        slots, devices = self._config.slots, self._devices
+        dealt = [devices[number % len(devices)] for number in range(slots)]
+        return [self._slot(device, max(1, len(device.cpus) // slots)) for device in dealt]
+
+    def _slot(self, device: Device, threads: int) -> Slot:
+        variable = {"cuda": "CUDA_VISIBLE_DEVICES", "rocm": "HIP_VISIBLE_DEVICES"}.get(device.kind)
+        visible = device.uuid if device.kind == "cuda" else str(device.index)
+        return Slot(device.kind, threads, ((variable, visible),) if variable else ())
+
+    # -- life ----------------------------------------------------------------------------------
+    def run(self, *, once: bool = False) -> Summary:
+        """DomainError if the platform refuses this miner; an outage is waited out."""
+        self._measure()
+        self._register_patiently()
+        self._heart.start()
+        poller = threading.Thread(target=self._poll_on, args=(once,), name="poll", daemon=True)
+        poller.start()
+        self._stopping.wait()
+        self._leave()
+        if self._crash is not None:
+            raise self._crash
+        return self.summary
+
+    def stop(self) -> None:
+        """Take no more jobs, finish those at hand, sign off."""
+        self._stopping.set()
+
+    def _leave(self) -> None:
+        logger.info("draining", running=len(self._leases))
+        self._tell_platform(self._transport.drain)
+        with self._changed:
+            # A lease granted just before the drain may still be on its way to the polling thread.
+            self._changed.wait_for(lambda: self._leases, timeout=0.3)
+            self._changed.wait_for(lambda: not self._leases)
+        if self._prover is not None:
+            self._prover.join()
+        self._heart.stop()
+        self._tell_platform(self._transport.sign_off)
+        logger.info("signed off", **self.summary.jobs)
+
+    def _tell_platform(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except DomainError as error:
+            logger.warning("the platform did not take the leave", code=error.code, reason=error.message)
+
+    # -- registration --------------------------------------------------------------------------
+    def _measure(self) -> None:
+        for device in self._devices:
+            with self._sandbox.workspace() as workspace:
+                slot = self._slot(device, max(1, len(device.cpus)))
+                limits = Limits(seconds=120, memory_bytes=self._config.memory_bytes)
+                payload = {"seconds": BENCHMARK_SECONDS}
+                self._measured[device.uuid] = self._sandbox.run(
+                    workspace, "benchmark", payload, limits, slot
+                ).output
+            logger.info(
+                "device measured", uuid=device.uuid, model=device.model, **self._measured[device.uuid]
+            )
+
+    def _register_patiently(self) -> None:
+        for pause in pauses():
+            try:
+                self._register()
+                return
+            except Unavailable as error:
+                logger.warning("the platform does not answer; trying on", reason=error.message)
+                if self._stopping.wait(pause):
+                    return
+
+    def _register(self) -> None:
+        nonce = self._transport.nonce()
+        answer = self._transport.register(self._profile(nonce))
+        self.summary.miner = answer["id"]
+        self._chain_id, self._wait_url = int(answer["chain_id"]), answer.get("wait_url")
+        self._heart.registered(answer)
+        logger.info("registered", miner=answer["id"], state=answer["state"], kinds=self.kinds)
+        self._take_challenge(answer.get("challenge"))
+
+    def _register_again(self) -> None:
+        """When the platform has forgotten this miner; the next heartbeat or poll tries again."""
+        try:
+            self._register()
+        except DomainError as error:
+            logger.warning("not registered", code=error.code, reason=error.message)
+
+    def _profile(self, nonce: JSON) -> JSON:
+        config = self._config
+        signed = {"prefix": self._prefix, "nonce": nonce["nonce"], "address": self._identity.address}
+        domain = statements.domain(int(nonce["chain_id"]))
+        return {
+            "name": config.name,
+            "region": config.region,
+            "concurrency": config.slots,
+            "kinds": self.kinds,
+            "models": list(config.models),
+            "devices": [self._claim(device) for device in self._devices],
+            "price": {"amount": config.price, "asset": "AIT"},
+            "address": self._identity.address,
+            "nonce": nonce["nonce"],
+            "proof": self._identity.sign(domain, statements.MINER_REGISTRATION, signed),
+            "sandbox": self._sandbox.tier,
+        }
+
+    def _claim(self, device: Device) -> JSON:
+        names = ("uuid", "kind", "model", "memory_mb", "cuda", "driver")
+        return {name: getattr(device, name) for name in names} | self._measured[device.uuid]
+
+    # -- what heartbeats bring -----------------------------------------------------------------
+    def _obey(self, answer: JSON) -> None:
+        for job in answer["cancel"]:
+            if lease := self._leases.get(str(job)):
+                logger.info("asked to stop a job", job=str(job))
+                lease.canceled.set()
+        self._take_challenge(answer.get("challenge"))
+        for lease in list(self._leases.values()):
+            self._worker.tell(lease)
+
+    def _take_challenge(self, asked: JSON | None) -> None:
+        """In a thread of its own: heartbeats and jobs go on while the device proves itself."""
+        if asked is None or asked["id"] == self._challenged:
+            return
+        self._challenged = asked["id"]
+        self._prover = threading.Thread(target=self._answer, args=(asked,), name="challenge", daemon=True)
+        self._prover.start()
+
+    def _answer(self, asked: JSON) -> None:
+        log = logger.bind(challenge=asked["id"], device=asked["device"])
+        try:
+            verdict = self._prove(asked)
+            log.info("challenge answered", passed=verdict["passed"], tflops=verdict["tflops"])
+        except (DomainError, RuntimeFailure, Canceled, StopIteration) as error:
+            log.warning("challenge not answered", reason=str(error))
+
+    def _prove(self, asked: JSON) -> JSON:
+        device = next(device for device in self._devices if device.uuid == asked["device"])
+        slot = self._slot(device, max(1, len(device.cpus)))
+        limits = Limits(seconds=600, memory_bytes=self._config.memory_bytes)
+        spec = protocol.Spec.from_json(asked["spec"]).as_json()
+        with self._sandbox.workspace() as workspace:
+            work = self._sandbox.run(workspace, "challenge.commit", spec, limits, slot, self._stopping.is_set)
+            nonce = self._transport.challenge_commit(asked["id"], work.output["roots"])
+            payload = {"spec": spec, "places": nonce["rows"]}
+            opened = self._sandbox.run(workspace, "challenge.open", payload, limits, slot)
+        return self._transport.challenge_open(asked["id"], opened.output)
+
+    # -- jobs ----------------------------------------------------------------------------------
+    def _poll_on(self, once: bool) -> None:
+        try:
+            self._poll_once() if once else self._poll_for_ever()
+        except BaseException as error:  # handed to `run`, which raises it in the caller's thread
+            self._crash = error
+        finally:
+            self._stopping.set()
+
+    def _poll_once(self) -> None:
+        if self._prover is not None:
+            self._prover.join()
+        deadline = time.monotonic() + ONCE_SECONDS
+        while time.monotonic() < deadline and not self._stopping.is_set():
+            if self._poll(most=1, wait_seconds=1):
+                return
+        logger.info("no job came", seconds=ONCE_SECONDS)
+
+    def _poll_for_ever(self) -> None:
+        tries = pauses()
+        while not self._stopping.is_set():
+            with self._changed:
+                self._changed.wait_for(lambda: self._slots or self._stopping.is_set())
+            try:
+                begun = time.monotonic()
+                wait_seconds = 0 if self._wait_url else WAIT_SECONDS / 2
+                if not self._poll(most=len(self._slots), wait_seconds=wait_seconds):
+                    self._idle(begun)
+                tries = pauses()
+            except NotFound:
+                self._register_again()
+                self._stopping.wait(next(tries))
+            except Unavailable as error:
+                logger.warning("the platform does not answer; trying on", reason=error.message)
+                self._stopping.wait(next(tries))
+
+    def _idle(self, begun: float) -> None:
+        """Until there may be work. A platform whose waiting places are taken answers at once: then pause."""
+        if self._wait_url:
+            try:
+                self._transport.wait(self._wait_url, seconds=WAIT_SECONDS)
+            except (Unavailable, NotFound) as error:  # polling still works, only slower
+                logger.info("no place to wait", reason=error.message)
+        if time.monotonic() - begun < 1:
+            self._stopping.wait(1)
+
+    def _poll(self, *, most: int, wait_seconds: float) -> int:
+        jobs = self._transport.poll(max_jobs=most, wait_seconds=wait_seconds, kinds=self.kinds)
+        for job in jobs:
+            self._begin(Lease(job))
+        return len(jobs)
+
+    def _begin(self, lease: Lease) -> None:
+        logger.info("job leased", job=lease.id, kind=lease.job["kind"], attempt=lease.job["attempt"])
+        with self._changed:
+            slot = self._slots.pop()
+            self._leases[lease.id] = lease
+            self._changed.notify_all()
+        threading.Thread(target=self._perform, args=(lease, slot), name=f"job-{lease.id}").start()
+
+    def _perform(self, lease: Lease, slot: Slot) -> None:
+        ended = "failed"
+        try:
+            ended = self._worker.perform(lease, slot, chain_id=self._chain_id)
+        finally:
+            with self._changed:
+                self._slots.append(slot)
+                del self._leases[lease.id]
+                self.summary.jobs[ended] += 1
+                self._changed.notify_all()

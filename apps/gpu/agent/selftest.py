@@ -1,0 +1,90 @@
+"""Does this machine work as a miner? Every part is tried for real; nothing here is a literal verdict."""
+
+import base64
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from apps.gpu import demo, runtimes
+from apps.gpu.agent.detect import Detection, Device
+from apps.gpu.agent.sandbox import Limits, Sandbox, Slot
+from apps.gpu.agent.telemetry import Sampler
+from apps.gpu.runtimes.contract import RuntimeFailure
+
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A small job of a kind, the artifacts it names, and whether its output is right."""
+
+    make: Callable[[], tuple[JSON, list[bytes]]]
+    check: Callable[[Any], bool]
+
+
+def _matmul() -> tuple[JSON, list[bytes]]:
+    return {"n": 256, "seed": 1, "dtype": "float32"}, []
+
+
+def _onnx() -> tuple[JSON, list[bytes]]:
+    model = demo.MODEL_PATH.read_bytes()
+    x = {"dtype": "float32", "shape": [1, demo.INPUTS], "data": [0.5] * demo.INPUTS}
+    return {"model": hashlib.sha256(model).hexdigest(), "inputs": {"x": x}}, [model]
+
+
+def _onnx_is_right(output: Any) -> bool:
+    import numpy as np
+
+    expected = demo.mlp_reference(np.full((1, demo.INPUTS), 0.5))[0]
+    return bool(np.allclose(output["outputs"]["probabilities"]["data"], expected, atol=1e-5))
+
+
+def _ocr() -> tuple[JSON, list[bytes]]:
+    return {"image": base64.b64encode(demo.picture("self-test 2718")).decode()}, []
+
+
+# The product of seed 1, as every machine computes it.
+_ROOT: Final = "0x7cbac57efbd6d1d5bb71890622be4bbb9b0bddd93e335045add6273a46a973ce"
+SAMPLES: Final = {
+    "bench.matmul": Sample(_matmul, lambda output: output["root"] == _ROOT),
+    "onnx.infer": Sample(_onnx, _onnx_is_right),
+    "vision.ocr": Sample(_ocr, lambda o: [line["text"] for line in o["lines"]] == ["self-test 2718"]),
+    "text.embed": Sample(
+        lambda: ({"texts": ["self-test"]}, []), lambda o: abs(sum(x * x for x in o["vectors"][0]) - 1) < 1e-3
+    ),
+}
+
+
+def run(detection: Detection, sandbox: Sandbox, slot: Slot) -> JSON:
+    """`ok` only if a small job of every installed kind gave the right output in the sandbox."""
+    results = {kind: try_kind(kind, sandbox, slot) for kind in runtimes.available_kinds(slot.device)}
+    return {
+        "ok": bool(results) and all(result["ok"] for result in results.values()),
+        "devices": [_device(device) for device in detection.devices],
+        "absent": detection.absent,
+        "sandbox": sandbox.facts,
+        "kinds": results,
+        "unavailable": runtimes.unavailable(slot.device),
+    }
+
+
+def _device(device: Device) -> JSON:
+    shown = {name: value for name, value in vars(device).items() if value not in (None, ())}
+    return shown | {"telemetry": Sampler(device).sample()}
+
+
+def try_kind(kind: str, sandbox: Sandbox, slot: Slot) -> JSON:
+    """Runs the kind's small job: `ok`, `milliseconds`, or the `reason` it did not work."""
+    sample = SAMPLES[kind]
+    job, contents = sample.make()
+    try:
+        with sandbox.workspace() as workspace:
+            for content in contents:
+                workspace.place(hashlib.sha256(content).hexdigest()).write_bytes(content)
+            outcome = sandbox.run(workspace, "job", {"kind": kind, "input": job}, Limits(seconds=120), slot)
+    except RuntimeFailure as failure:
+        return {"ok": False, "reason": str(failure)}
+    if not sample.check(outcome.output):
+        return {"ok": False, "reason": "the output is wrong", "milliseconds": outcome.milliseconds}
+    return {"ok": True, "milliseconds": outcome.milliseconds}

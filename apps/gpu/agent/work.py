@@ -1,0 +1,213 @@
+"""One leased job from its input to the platform's receipt."""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from jsonschema import Draft202012Validator
+
+from aitbc.core import money
+from aitbc.core.errors import Conflict, DomainError, NotFound, Unavailable
+from apps.gpu import runtimes, statements
+from apps.gpu.agent import child
+from apps.gpu.agent.identity import Identity
+from apps.gpu.agent.sandbox import Canceled, Limits, Outcome, Sandbox, Slot
+from apps.gpu.agent.transport import JSON, Transport
+from apps.gpu.agent.workspace import Workspace
+from apps.gpu.runtimes.contract import Code, RuntimeFailure
+
+logger = structlog.get_logger(__name__)
+INLINE_BYTES: Final = 1 << 20  # a larger output travels as an artifact
+DECIMALS: Final = 18  # of AIT and CREDIT
+DELIVERY_TRIES: Final = 20  # each as patient as the transport: some ten minutes without the platform
+
+
+@dataclass
+class Lease:
+    """A job in this miner's hands; `canceled` is set when it is to be stopped."""
+
+    job: JSON
+    canceled: threading.Event = field(default_factory=threading.Event)
+    workspace: Workspace | None = None
+    told: int = 0  # bytes of its log that the platform has
+
+    @property
+    def id(self) -> str:
+        return str(self.job["id"])
+
+    @property
+    def token(self) -> str:
+        return str(self.job["lease_token"])
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Runs leases in `slot`s of a sandbox and reports each exactly as it ended."""
+
+    transport: Transport
+    identity: Identity
+    sandbox: Sandbox
+    memory_bytes: int
+
+    def perform(self, lease: Lease, slot: Slot, *, chain_id: int) -> str:
+        """`completed`, or why not: `failed`, `canceled`, or `lost` with the lease."""
+        log = logger.bind(job=lease.id, kind=lease.job["kind"])
+        try:
+            with self.sandbox.workspace() as workspace:
+                lease.workspace = workspace
+                body = self._work(lease, workspace, slot, chain_id)
+            self._insist(lambda: self.transport.result(lease.id, body))
+            log.info("job completed", milliseconds=body["claimed_ms"])
+            return "completed"
+        except RuntimeFailure as failure:
+            log.warning("job failed", code=str(failure.code), reason=failure.message)
+            return self._report_failure(lease, failure)
+        except Canceled:
+            log.info("job canceled by the platform")
+            return "canceled"
+        except (Conflict, NotFound) as error:
+            log.warning("the lease is lost; nothing was reported", code=error.code)
+            return "lost"
+        except Unavailable as error:
+            log.error("the platform stayed away; the lease is given up", reason=error.message)
+            return "lost"
+        except DomainError as error:
+            log.error("the platform refused the result", code=error.code, reason=error.message)
+            return self._report_failure(lease, RuntimeFailure(Code.CRASHED, f"refused: {error.message}"))
+        except Exception:  # the end of the slot's thread: the lease must not hang on a bug of the miner
+            log.exception("the miner failed on this job")
+            return self._report_failure(lease, RuntimeFailure(Code.CRASHED, "the miner failed on this job"))
+        finally:
+            lease.workspace = None
+
+    def _work(self, lease: Lease, workspace: Workspace, slot: Slot, chain_id: int) -> JSON:
+        job = lease.job
+        given = self._input(job, workspace)
+        self._fetch(runtimes.find(job["kind"]).artifacts(given), workspace)
+        self.transport.start(lease.id, lease_token=lease.token)
+        outcome = self.sandbox.run(
+            workspace,
+            "job",
+            {"kind": job["kind"], "input": given},
+            Limits(seconds=float(job["max_seconds"]), memory_bytes=self.memory_bytes),
+            slot,
+            lease.canceled.is_set,
+        )
+        return self._signed(lease, outcome, chain_id)
+
+    def _input(self, job: JSON, workspace: Workspace) -> Any:
+        given = job.get("input")
+        if job.get("input_artifact"):
+            (path,) = self._fetch((job["input_artifact"],), workspace)
+            try:
+                given = json.loads(path.read_bytes())
+            except ValueError as error:
+                raise RuntimeFailure(Code.INVALID_INPUT, "the input artifact is not JSON") from error
+        runtimes.find(job["kind"])
+        if wrong := next(_validator(job["kind"]).iter_errors(given), None):
+            place = "/".join(map(str, wrong.absolute_path)) or "input"
+            raise RuntimeFailure(Code.INVALID_INPUT, f"{place}: {wrong.message[:300]}")
+        return given
+
+    def _fetch(self, hashes: tuple[str, ...], workspace: Workspace) -> list[Path]:
+        """Downloads before the start: waiting for data is not billed."""
+        try:
+            paths = []
+            for sha256 in hashes:
+                paths.append(workspace.place(sha256))
+                self.transport.get_artifact(sha256, paths[-1])
+            return paths
+        except NotFound as error:
+            raise RuntimeFailure(Code.INVALID_INPUT, f"artifact not found: {error.message}") from error
+
+    def _signed(self, lease: Lease, outcome: Outcome, chain_id: int) -> JSON:
+        """The report of a result, with the miner's signature over the work statement."""
+        job, salt = lease.job, statements.hex32(lease.job["salt"])
+        content = statements.canonical(outcome.output)
+        body: JSON = {
+            "lease_token": lease.token,
+            "metrics": outcome.metrics,
+            "claimed_ms": outcome.milliseconds,
+        }
+        if len(content) > INLINE_BYTES:
+            body["output_artifact"] = self.transport.put_artifact(content)
+            committed = statements.artifact_commitment(salt=salt, sha256=body["output_artifact"])
+        else:
+            body["output"] = outcome.output
+            committed = statements.commitment_of(salt=salt, canonical_json=content)
+        statement = statement_of(job, output_commitment=committed)
+        body["statement_signature"] = self.identity.sign(
+            statements.domain(chain_id), statements.WORK_STATEMENT, statement.values()
+        )
+        return body
+
+    def _report_failure(self, lease: Lease, failure: RuntimeFailure) -> str:
+        body = {
+            "lease_token": lease.token,
+            "code": str(failure.code),
+            "message": failure.message[:2000],
+            "retryable": failure.fault == "provider",
+        }
+        try:
+            self._insist(lambda: self.transport.fail(lease.id, body))
+        except DomainError as error:
+            logger.warning("the failure could not be reported", job=lease.id, code=error.code)
+            return "lost"
+        return "failed"
+
+    def _insist(self, call: Callable[[], Any]) -> None:
+        """A result outlives an outage of the platform: its lease is judged there, when it is back."""
+        for attempt in range(DELIVERY_TRIES):
+            try:
+                call()
+                return
+            except Unavailable:
+                if attempt + 1 == DELIVERY_TRIES:
+                    raise
+
+    def tell(self, lease: Lease) -> None:
+        """Passes on what the job printed since the last time, and stops it if the lease is gone."""
+        workspace = lease.workspace
+        if workspace is None:
+            return
+        try:
+            printed = workspace.read(child.LOG, INLINE_BYTES) or b""
+            if len(printed) > lease.told:
+                message = printed[lease.told :][-2000:].decode(errors="replace").replace("\0", "")
+                self.transport.progress(lease.id, lease_token=lease.token, message=message)
+                lease.told = len(printed)
+        except (Conflict, NotFound):
+            lease.canceled.set()
+        except (DomainError, RuntimeFailure) as error:
+            logger.info("progress could not be told", job=lease.id, reason=str(error))
+
+
+@cache
+def _validator(kind: str) -> Draft202012Validator:
+    return Draft202012Validator(runtimes.find(kind).input_schema)
+
+
+def statement_of(job: JSON, *, output_commitment: bytes) -> statements.WorkStatement:
+    """What the miner signs, from the lease alone: the platform makes the same from its own records."""
+    salt = statements.hex32(job["salt"])
+    if job.get("input_artifact"):
+        given = statements.artifact_commitment(salt=salt, sha256=job["input_artifact"])
+    else:
+        given = statements.commitment(salt=salt, value=job["input"])
+    return statements.WorkStatement(
+        job=job["id"],
+        kind=job["kind"],
+        client=job["client"],
+        miner=job["miner"],
+        attempt=job["attempt"],
+        lease="0x" + statements.lease_hash(job["lease_token"]).hex(),
+        input_commitment="0x" + given.hex(),
+        output_commitment="0x" + output_commitment.hex(),
+        unit_price=money.units(job["unit_price"]["amount"], DECIMALS),
+        max_units=job["max_units"],
+    )
