@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
 
 from aitbc.core.errors import Unavailable
 
@@ -21,7 +21,8 @@ def rows(sql: str, params: Sequence[Any] = (), *, binary: bool = False) -> list[
     with connection.wrap_database_errors:
         cursor = psycopg.Cursor(raw)
         cursor.execute(sql, params, prepare=True, binary=binary)
-        return cursor.fetchall() if cursor.description else []
+        # `description` would build an object per column only to be tested for truth.
+        return cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else []
 
 
 def row(sql: str, params: Sequence[Any] = ()) -> tuple[Any, ...] | None:
@@ -44,6 +45,21 @@ def inside_transaction() -> None:
     """For helpers whose locks mean nothing without the caller's transaction."""
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("this call needs the caller's transaction")
+
+
+@contextmanager
+def bounded(milliseconds: int) -> Iterator[None]:
+    """A public read may not occupy the database: a statement past the limit ends as Unavailable."""
+    try:
+        with transaction.atomic():
+            before = value("SELECT current_setting('statement_timeout')")
+            rows("SELECT set_config('statement_timeout', %s, true)", (str(milliseconds),))
+            yield
+            rows("SELECT set_config('statement_timeout', %s, true)", (before,))  # for an outer transaction
+    except OperationalError as error:
+        if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
+            raise Unavailable("database.slow", "this read took too long and was stopped; ask for less") from error
+        raise
 
 
 @contextmanager

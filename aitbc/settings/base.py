@@ -46,6 +46,7 @@ INSTALLED_APPS = [
     "aitbc.chain",
     "apps.trading",
     "apps.gpu",
+    "apps.marketplace",
 ]
 MIDDLEWARE = [
     "aitbc.RequestIDMiddleware",
@@ -55,12 +56,12 @@ MIDDLEWARE = [
     "aitbc.RequestValidationMiddleware",
     "aitbc.RateLimitMiddleware",
     "aitbc.ErrorHandlerMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "aitbc.core.middleware.SessionMiddleware",
+    "aitbc.core.middleware.CommonMiddleware",
+    "aitbc.core.middleware.CsrfViewMiddleware",
+    "aitbc.core.middleware.AuthenticationMiddleware",
+    "aitbc.core.middleware.MessageMiddleware",
+    "aitbc.core.middleware.XFrameOptionsMiddleware",
 ]
 TEMPLATES = [
     {
@@ -181,4 +182,5 @@ LOGGING_CONFIG = None  # aitbc.core.logging configures structlog and the standar
 
 # -- jobs --------------------------------------------------------------------------------------
 POLL_WAITERS = env.integer("POLL_WAITERS", 4)
+STREAM_WAITERS = env.integer("STREAM_WAITERS", 5000)
 RECEIPT_ADDRESSES = env.words("RECEIPT_ADDRESSES")

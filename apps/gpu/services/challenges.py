@@ -13,6 +13,7 @@ from django.db import transaction
 from aitbc.accounts import parameters
 from aitbc.core import clock
 from aitbc.core.errors import Conflict, NotFound
+from aitbc.core.outbox import announce
 from apps.gpu.agent import challenge as protocol
 from apps.gpu.models import Challenge, Device, Miner
 
@@ -107,6 +108,7 @@ def open_rows(*, key: UUID, challenge: UUID, rows: list[Any]) -> dict[str, Any]:
         Device.objects.filter(pk=found.device_id).update(
             verified=True, tflops=found.tflops, verified_at=found.committed_at
         )
+        _announce(found)
     else:
         _end(found, reason)
     found.save()
@@ -142,3 +144,9 @@ def _places(found: Challenge) -> list[protocol.Place]:
 def _end(found: Challenge, reason: str) -> None:
     found.state, found.reason = Challenge.State.FAILED, reason[:200]
     Device.objects.filter(pk=found.device_id).update(verified=False, tflops=None, memory_gbps=None)
+    _announce(found)
+
+
+def _announce(found: Challenge) -> None:
+    payload = {"miner": str(found.miner_id), "device": str(found.device_id)}
+    announce("gpu.device_measured", f"miner:{found.miner_id}", payload)

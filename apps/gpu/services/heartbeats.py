@@ -10,6 +10,7 @@ from django.utils import timezone
 from aitbc.chain import networks, signing
 from aitbc.core import clock, db
 from aitbc.core.errors import Conflict, Invalid
+from aitbc.core.outbox import announce
 from apps.gpu import receipts, statements
 from apps.gpu.models import Heartbeat, Miner
 from apps.gpu.services import challenges, miners
@@ -21,9 +22,12 @@ UPDATE gpu_device d SET utilization = x.utilization, memory_used_mb = x.memory_u
     device_id uuid, utilization float8, memory_used_mb int, temperature_c float8, power_w float8)
  WHERE d.id = x.device_id AND d.miner_id = %s
 """
+# Locked in the order of every other writer of jobs, else a batch of results and a beat could deadlock.
 _RENEW = """
-UPDATE gpu_job SET lease_expires_at = clock_timestamp() + parameter_value('lease_seconds') * interval '1 second'
- WHERE id = ANY (%s::uuid[]) AND miner_id = %s AND state IN ('leased', 'running') RETURNING id
+WITH held AS (SELECT id FROM gpu_job WHERE id = ANY (%s::uuid[]) AND miner_id = %s AND state IN ('leased', 'running')
+               ORDER BY id FOR NO KEY UPDATE)
+UPDATE gpu_job j SET lease_expires_at = clock_timestamp() + parameter_value('lease_seconds') * interval '1 second'
+  FROM held WHERE j.id = held.id RETURNING j.id
 """
 
 
@@ -35,9 +39,14 @@ def beat(
     previous: str,
     running: list[UUID],
     telemetry: list[dict[str, Any]],
+    samples: list[dict[str, Any]],
     signature: str | None,
 ) -> dict[str, Any]:
-    """Accept the next beat: renew its leases, note its samples, tell it what to cancel."""
+    """Accept the next beat: renew its leases, note its samples, tell it what to cancel.
+
+    `telemetry` is what the miner sent and signs, `samples` the same as checked for storing. A miner that
+    signed off stays off until it registers again: a beat under way at that moment must not undo it.
+    """
     miner = Miner.objects.select_for_update(no_key=True).filter(key_id=key).first() or miners.of_key(key)
     values = _expected(miner, sequence, previous, running, telemetry)
     head = statements.HEARTBEAT.hash(values)
@@ -48,11 +57,13 @@ def beat(
     Heartbeat.objects.create(
         miner=miner, sequence=sequence, previous=previous, head=head, received_at=now, signature=signature or ""
     )
-    state = Miner.State.ONLINE if miner.state in ("suspect", "dead", "offline") else miner.state
+    state = Miner.State.ONLINE if miner.state in ("suspect", "dead") else miner.state
     Miner.objects.filter(pk=miner.pk).update(
         sequence=sequence, head=head, last_seen_at=now, state=state
     )
-    _note_samples(miner, telemetry)
+    if miner.state == Miner.State.DEAD:
+        announce("gpu.miner_returned", f"miner:{miner.pk}", {"miner": str(miner.pk)})
+    _note_samples(miner, samples)
     renewed = {job for (job,) in db.rows(_RENEW, (running, miner.pk))}
     return {
         "state": state,
@@ -85,6 +96,6 @@ def _expected(
     )
 
 
-def _note_samples(miner: Miner, telemetry: list[dict[str, Any]]) -> None:
-    if telemetry:
-        db.rows(_SAMPLE, (timezone.now(), orjson.dumps(telemetry).decode(), miner.pk))
+def _note_samples(miner: Miner, samples: list[dict[str, Any]]) -> None:
+    if samples:
+        db.rows(_SAMPLE, (timezone.now(), orjson.dumps(samples).decode(), miner.pk))

@@ -1,6 +1,7 @@
 """Registration and life of miners."""
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -48,7 +49,7 @@ class Registration:
     price: str
     address: str
     proof: str
-    nonce: str
+    nonce: str | None = None  # the key's newest one
     sandbox: str = "process"
 
 
@@ -62,6 +63,7 @@ def register(*, caller: Principal, registration: Registration, first_party: bool
     """Create the caller's miner, or bring it up to date -> (miner, whether it is new). Leases go on."""
     _check(registration)
     _check_proof(caller, registration)
+    _lock_devices(registration.devices)
     db.rows("SELECT pg_advisory_xact_lock(hashtextextended(%s, 13))", (str(caller.key_id),))
     facts = {
         "owner_id": caller.user_id,
@@ -96,28 +98,41 @@ def _check(registration: Registration) -> None:
         raise _field("devices", "two devices have one uuid")
     if not 0 < money.units(registration.price, 18) <= money.MAX_UNITS:
         raise _field("price", "must be more than nothing")
-    if not settings.DEVELOPMENT and registration.sandbox == "process":
-        client_code = [kind for kind in registration.kinds if runtimes()[kind].runs_client_code]
-        if client_code:
-            raise _field("kinds", f"{', '.join(client_code)} need a sandbox that isolates a client's code")
+    _check_sandbox(registration.kinds, registration.sandbox)
+
+
+def _check_sandbox(kinds: Iterable[str], sandbox: str) -> None:
+    """Production lets a client's code and models run only where the sandbox isolates them (protocols 32)."""
+    client_code = [kind for kind in kinds if runtimes()[kind].runs_client_code]
+    if client_code and sandbox == "process" and not settings.DEVELOPMENT:
+        raise _field("kinds", f"{', '.join(client_code)} need a sandbox that isolates a client's code")
 
 
 def _check_proof(caller: Principal, registration: Registration) -> None:
     """The address signed the key's prefix and a nonce of ours that nobody used before."""
-    used = Nonce.objects.filter(
-        value=registration.nonce,
+    fresh = Nonce.objects.filter(
         key_id=caller.key_id,
         used_at=None,
         created_at__gt=timezone.now() - timedelta(minutes=NONCE_MINUTES),
-    ).update(used_at=timezone.now())
-    if not used:
+    )
+    if registration.nonce is not None:
+        fresh = fresh.filter(value=registration.nonce)
+    nonce = fresh.order_by("-created_at").values_list("value", flat=True).first()
+    # The update decides: of two registrations with one nonce the second finds it used.
+    if nonce is None or not fresh.filter(value=nonce).update(used_at=timezone.now()):
         raise Invalid("miner.nonce", "ask POST /v1/miners/nonce for a fresh nonce and sign that")
-    values = {"prefix": caller.prefix, "nonce": registration.nonce, "address": registration.address}
+    values = {"prefix": caller.prefix, "nonce": nonce, "address": registration.address}
     digest = signing.digest(
         statements.domain(networks.chain_id()), statements.MINER_REGISTRATION, values
     )
     if signing.recover(digest, registration.proof).lower() != registration.address.lower():
         raise Invalid("miner.proof", "the proof was not signed by this address")
+
+
+def _lock_devices(claims: tuple[DeviceClaim, ...]) -> None:
+    """Two miners that claim one uuid at once take turns; the second then sees the first."""
+    for uuid in sorted(claim.uuid for claim in claims):
+        db.rows("SELECT pg_advisory_xact_lock(hashtextextended(%s, 17))", (uuid,))
 
 
 def _keep_devices(miner: Miner, claims: tuple[DeviceClaim, ...]) -> None:
@@ -179,7 +194,8 @@ def sign_off(*, key: UUID) -> Miner:
 def leave(miner: Miner, state: str, code: str, message: str) -> int:
     """Take a miner out inside the caller's transaction; returns how many leases went back."""
     db.inside_transaction()
-    Miner.objects.filter(pk=miner.pk).update(state=state)
+    # Signing off and registering again must not end a suspension.
+    Miner.objects.filter(pk=miner.pk).exclude(state=Miner.State.SUSPENDED).update(state=state)
     if state == Miner.State.OFFLINE:
         miner.devices.update(active=False)
     returned: int = db.value(
@@ -199,6 +215,7 @@ def update_capabilities(
     if kinds is not None:
         if unknown := [kind for kind in kinds if kind not in runtimes()]:
             raise _field("kinds", f"unknown kinds: {', '.join(unknown)}")
+        _check_sandbox(kinds, miner.sandbox)
         miner.kinds = sorted(set(kinds))
     if models is not None:
         miner.model_names = sorted(set(models))

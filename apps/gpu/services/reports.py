@@ -40,6 +40,11 @@ class Report:
         content = [str(self.lease_token), self.output, self.output_artifact, self.metrics, self.claimed_ms]
         return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).digest()
 
+    @property
+    def identity(self) -> tuple[UUID, bytes]:
+        """Two reports with one identity are one report."""
+        return self.job, self.digest()
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -84,13 +89,17 @@ def finish(*, key: UUID, report: Report) -> dict[str, Any]:
 def finish_batch(*, key: UUID, reports: list[Report]) -> list[dict[str, Any] | DomainError]:
     """Each report stands for itself; the accepted ones are written in one statement."""
     facts = {f.id: f for f in (Facts.of(row) for row in db.rows(_FACTS, (key, [r.job for r in reports])))}
-    checked: dict[UUID, dict[str, Any] | DomainError | None] = {}
+    checked: dict[tuple[UUID, bytes], dict[str, Any] | DomainError | None] = {}
+    fresh: dict[UUID, dict[str, Any]] = {}
     for report in reports:
-        if report.job not in checked:  # a batch naming a job twice gets one answer for both
-            checked[report.job] = _check(key, report, facts.get(report.job))
-    fresh = [item for item in checked.values() if isinstance(item, dict)]
-    written = _write(fresh) if fresh else {}
-    return [_answer(report, checked[report.job], written) for report in reports]
+        if report.identity in checked:
+            continue
+        item = _check(key, report, facts.get(report.job))
+        if isinstance(item, dict) and fresh.setdefault(report.job, item) is not item:
+            item = _lost()  # the batch holds another result of this job, and that one came first
+        checked[report.identity] = item
+    written = _write(list(fresh.values())) if fresh else {}
+    return [_answer(key, report, checked[report.identity], written) for report in reports]
 
 
 def _check(key: UUID, report: Report, facts: Facts | None) -> dict[str, Any] | DomainError | None:
@@ -232,7 +241,7 @@ def _write(items: list[dict[str, Any]]) -> dict[UUID, tuple[str, str]]:
 
 
 def _answer(
-    report: Report, item: dict[str, Any] | DomainError | None, written: dict[UUID, tuple[str, str]]
+    key: UUID, report: Report, item: dict[str, Any] | DomainError | None, written: dict[UUID, tuple[str, str]]
 ) -> dict[str, Any] | DomainError:
     if isinstance(item, DomainError):
         return item
@@ -240,8 +249,15 @@ def _answer(
         return _stored_answer(report.job)
     code, document = written[report.job]
     if code != "ok":
-        return _lost()
+        return _overtaken(key, report)
     return {"job": orjson.Fragment(document), "receipt": item["receipt"]}
+
+
+def _overtaken(key: UUID, report: Report) -> dict[str, Any] | DomainError:
+    """The lease ended between check and write: by this same result sent twice at once, or for good."""
+    found = db.row(_FACTS, (key, [report.job]))
+    outcome = _check(key, report, Facts.of(found) if found else None)
+    return _stored_answer(report.job) if outcome is None else _lost()
 
 
 def _stored_answer(job: UUID) -> dict[str, Any]:

@@ -58,15 +58,16 @@ def prepare(client: UUID, order: Order) -> dict[str, Any]:
     if not 0 < max_price <= money.MAX_UNITS:
         raise _field("max_price", "must be more than nothing")
     artifacts = _check_input(client, order)
-    offer = ports.get("offer.terms")(order.offer_id) if order.offer_id else None
+    offer = _terms(order, max_price) if order.offer_id else None
     return {
         "id": str(order.id or uuid7()),
+        "fresh_id": order.id is None,
         "payment": str(uuid7()),
         "kind": order.kind,
         "input": order.input,
         "input_artifact": order.input_artifact,
         "artifacts": artifacts,
-        "digest": _digest(order),
+        "digest": _digest(order, max_price),
         "salt": os.urandom(32).hex(),
         "offer_id": str(order.offer_id) if order.offer_id else None,
         "max_price": str(max_price),
@@ -80,6 +81,16 @@ def prepare(client: UUID, order: Order) -> dict[str, Any]:
         "region": order.region,
         "models": list(order.models),
     }
+
+
+def _terms(order: Order, max_price: int) -> Any:
+    """What the named offer promises; this job must be one that it can run and that pays for a second."""
+    terms = ports.get("offer.terms")(order.offer_id)
+    if order.kind not in terms.kinds:
+        raise _field("kind", f"this offer runs {', '.join(terms.kinds)}")
+    if max_price < terms.unit_price:
+        raise _field("max_price", f"less than one second costs: {money.show(terms.unit_price, DECIMALS)}")
+    return terms
 
 
 def submit(*, client: UUID, order: Order, key: str | None, digest: bytes | None) -> tuple[str, str]:
@@ -100,7 +111,7 @@ def submit_batch(*, client: UUID, orders: list[Order | DomainError]) -> list[tup
     items = [item for item in prepared if isinstance(item, dict)]
     answers = iter(
         db.rows(
-            "SELECT code, document FROM gpu_submit_items(%s::uuid, %s::jsonb) ORDER BY ord",
+            "SELECT code, document::text FROM gpu_submit_items(%s::uuid, %s::jsonb) ORDER BY ord",
             (client, orjson.dumps(items).decode()),
         )
         if items
@@ -112,8 +123,9 @@ def submit_batch(*, client: UUID, orders: list[Order | DomainError]) -> list[tup
 def refusal(code: str) -> DomainError:
     if code == "insufficient_funds":
         return Conflict("payment.insufficient_funds", "the available balance does not cover max_price")
-    if code == "exists_with_different_content":
-        return Conflict("job.exists", "a job with this id exists with other content", field="id")
+    if code.startswith("exists_with_different_"):
+        field = code.removeprefix("exists_with_different_")
+        return Conflict("job.exists", f"a job with this id exists with another {field}", field=field)
     return Conflict(f"payment.{code}", f"the escrow was refused: {code.replace('_', ' ')}")
 
 
@@ -150,23 +162,34 @@ def _check_schema(order: Order) -> None:
         raise Invalid("job.invalid_input", f"the input does not fit {order.kind}", errors=errors[:20])
 
 
-def _digest(order: Order) -> str:
-    """What makes two submissions under one id the same."""
+def _digest(order: Order, max_price: int) -> str:
+    """What makes two submissions under one id the same. A number that JSON parsers do not read alike
+    could not be committed to by the miner, so such an input would never end in a receipt."""
     content = [
         order.kind,
         order.input,
         order.input_artifact,
         str(order.offer_id or ""),
-        order.max_price,
+        str(max_price),
         order.ttl_seconds,
         order.priority,
         [order.gpu_model, order.min_vram_gb, order.cuda, order.region, order.models],
     ]
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    try:
+        plain = orjson.dumps(content, option=orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER)
+    except TypeError as error:
+        raise _field("input", f"this input cannot be kept as JSON: {error}") from error
+    return hashlib.sha256(plain).hexdigest()
 
 
 def _version(text: str | None) -> list[int] | None:
-    return [int(part) for part in text.split(".")] if text else None
+    """12.4.0 asks for no more than 12.4: arrays compare part by part, and the shorter one is less."""
+    if text is None:
+        return None
+    parts = [int(part) for part in text.split(".")]
+    while len(parts) > 1 and parts[-1] == 0:
+        parts.pop()
+    return parts
 
 
 def _field(name: str, message: str) -> Invalid:

@@ -4,20 +4,18 @@ The platform's own outages count for nobody (protocols 16): expiry waits a full 
 when many miners fall silent at once it is suspended, because then the fault is more likely ours.
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 from django.db import transaction
 
 from aitbc.accounts import parameters
-from aitbc.core import clock, db
-from aitbc.core.models import PlatformTick
+from aitbc.core import clock, db, ticks
 from apps.gpu.models import Miner
 from apps.gpu.services import miners
 
 log = structlog.get_logger(__name__)
 BATCH = 500
-OUTAGE_SECONDS = 15
 MASS_SILENCE = 0.2
 MASS_MINIMUM = 5
 
@@ -25,7 +23,7 @@ MASS_MINIMUM = 5
 def sweep() -> dict[str, int]:
     """One round of everything -> how many rows each part touched."""
     found = {"expired": db.value("SELECT gpu_expire_queued(%s)", (BATCH,))}
-    if in_grace() or mass_silence():
+    if ticks.in_grace(parameters.get("lease_seconds")) or mass_silence():
         return found
     return found | {
         "suspect": _suspect(),
@@ -34,8 +32,10 @@ def sweep() -> dict[str, int]:
             "lease_expires_at <= clock_timestamp()", "lease.expired", "the miner stopped renewing the lease"
         ),
         "unstarted": _end_overdue(
-            "state = 'leased' AND cardinality(artifacts) > 0 AND leased_at <= clock_timestamp() "
-            "- parameter_value('start_deadline_seconds') * interval '1 second'",
+            # Without artifacts the clock runs from the lease on, and no start need be reported.
+            "state = 'leased' AND leased_at <= clock_timestamp() - CASE WHEN cardinality(artifacts) > 0 "
+            "THEN parameter_value('start_deadline_seconds') * interval '1 second' "
+            "ELSE (max_ms + 5000) * interval '1 ms' END",
             "lease.not_started",
             "the miner did not start in time",
         ),
@@ -49,35 +49,17 @@ def sweep() -> dict[str, int]:
     }
 
 
-def tick(process: str = "relay") -> None:
-    """Say that the platform is up; a gap since the last tick was an outage that ended now."""
-    db.rows(
-        """INSERT INTO core_platform_tick (process, at, resumed_at) VALUES (%s, clock_timestamp(), clock_timestamp())
-           ON CONFLICT (process) DO UPDATE SET at = clock_timestamp(), resumed_at = CASE
-             WHEN core_platform_tick.at < clock_timestamp() - %s * interval '1 second' THEN clock_timestamp()
-             ELSE core_platform_tick.resumed_at END""",
-        (process, OUTAGE_SECONDS),
-    )
-
-
-def in_grace() -> bool:
-    """Whether the platform is, or was until a lease ago, unable to hear its miners."""
-    last = PlatformTick.objects.filter(process="relay").first()
-    if last is None:
-        return False  # no relay ran yet on this database: nothing to compare with
-    now: datetime = clock.database_now()
-    stale = last.at < now - timedelta(seconds=OUTAGE_SECONDS)
-    return stale or last.resumed_at > now - timedelta(seconds=parameters.get("lease_seconds"))
-
-
 def mass_silence() -> bool:
-    """Did more than a fifth of the miners fall silent within the last minute?"""
+    """Did more than a fifth of the miners fall silent within one minute?
+
+    For the minute after they became overdue only: whoever stays silent longer is dead, else a power cut
+    at one large owner would keep his jobs leased for ever.
+    """
     living, silent = db.rows(
-        """SELECT count(*), count(*) FILTER (WHERE last_seen_at < clock_timestamp() - interval '1 second' *
-                  parameter_value('dead_seconds'))
-             FROM gpu_miner WHERE state IN ('online', 'suspect', 'draining')
-               OR (state = 'dead' AND last_seen_at > clock_timestamp() - interval '1 second' *
-                   (parameter_value('dead_seconds') + 60))"""
+        """WITH limits AS (SELECT clock_timestamp() - parameter_value('dead_seconds') * interval '1 second' AS dead)
+           SELECT count(*), count(*) FILTER (WHERE m.last_seen_at < limits.dead) FROM gpu_miner m, limits
+            WHERE m.state IN ('online', 'suspect', 'draining', 'dead')
+              AND m.last_seen_at > limits.dead - interval '1 minute'"""
     )[0]
     mass: bool = silent >= MASS_MINIMUM and silent > MASS_SILENCE * living
     if mass:

@@ -1,5 +1,10 @@
 -- The life of a job. Each function is one transaction when called alone: state, queue and money move together.
--- Lock order everywhere: miner, jobs by id, payments by id, holds by id, accounts by id.
+-- Lock order everywhere: miner, queue rows (never waited for), jobs by id, payments by id, holds by id, accounts by id.
+
+-- Exact: numeric division keeps some sixteen digits, and the ceiling of a rounded quotient may be one too low.
+CREATE OR REPLACE FUNCTION gpu_ceil_div(a numeric, b numeric) RETURNS numeric LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT div(a + b - 1, b)
+$$;
 
 CREATE OR REPLACE FUNCTION gpu_class_id(
   p_kind text, p_gpu_model text, p_min_vram_mb int, p_cuda int[], p_region text, p_models text[], p_miner uuid
@@ -26,61 +31,75 @@ BEGIN
   END IF;
 END $$;
 
+-- The first field in which an item differs from the job that was submitted under its id.
+CREATE OR REPLACE FUNCTION gpu_difference(j gpu_job, p_item jsonb) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT CASE
+    WHEN j.kind <> x.kind THEN 'kind'
+    WHEN j.input IS DISTINCT FROM nullif(p_item->'input', 'null') THEN 'input'
+    WHEN encode(j.input_artifact, 'hex') IS DISTINCT FROM x.input_artifact THEN 'input_artifact'
+    WHEN j.offer_id IS DISTINCT FROM x.offer_id THEN 'offer_id'
+    WHEN j.max_price <> x.max_price THEN 'max_price'
+    WHEN j.expires_at - j.created_at <> x.ttl * interval '1 second' THEN 'ttl_seconds'
+    WHEN j.priority <> x.priority THEN 'priority'
+    WHEN (c.gpu_model, c.min_vram_mb, c.cuda, c.region, c.model_names)
+         IS DISTINCT FROM (x.gpu_model, x.min_vram_mb, x.cuda, x.region, coalesce(x.models, '{}')) THEN 'constraints'
+    ELSE 'input' END                  -- other numbers of one value, such as 1 and 1.0
+    FROM jsonb_to_record(p_item) AS x(
+      kind text, input_artifact text, offer_id uuid, max_price numeric, ttl int, priority int, gpu_model text,
+      min_vram_mb int, cuda int[], region text, models text[])
+    LEFT JOIN gpu_job_class c ON c.id = j.job_class_id
+$$;
+
+-- What a client submits, as the edge checked it. `fresh_id`: the platform made the id, so it cannot exist yet.
+CREATE TYPE gpu_submission AS (
+  id uuid, fresh_id boolean, payment uuid, kind text, input jsonb, input_artifact text, artifacts text[], digest text, salt text,
+  offer_id uuid, max_price numeric, listed_price numeric, ttl int, priority int,
+  gpu_model text, min_vram_mb int, cuda int[], region text, models text[], miner uuid);
+
 -- Submit items of one client: escrow and queue each, or say why not. One bad item does not sink the others.
--- Item: {id, payment, kind, input, input_artifact, digest, salt, offer_id, max_price, listed_price, ttl,
--- priority, gpu_model, min_vram_mb, cuda, region, models, miner}; codes: ok, exists, exists_with_different_content,
--- insufficient_funds.
+-- Codes: ok, exists, exists_with_different_content, insufficient_funds.
 CREATE OR REPLACE FUNCTION gpu_submit_items(p_client uuid, p_items jsonb)
 RETURNS TABLE (ord int, code text, document json) LANGUAGE plpgsql AS $$
 DECLARE
-  ids uuid[]; payments uuid[]; amounts numeric[]; known uuid[]; codes text[]; fresh int[]; n int;
+  items gpu_submission[]; ids uuid[]; known uuid[]; codes text[]; opened text[]; fresh int[];
   moment timestamptz := clock_timestamp();
 BEGIN
-  SELECT array_agg(x.id ORDER BY x.o), array_agg(x.payment ORDER BY x.o), array_agg(x.max_price ORDER BY x.o), count(*)
-    INTO ids, payments, amounts, n
-    FROM ROWS FROM (jsonb_to_recordset(p_items) AS (id uuid, payment uuid, max_price numeric)) WITH ORDINALITY AS x(id, payment, max_price, o);
-  -- A rival with the same job id waits here, and then sees the row.
-  PERFORM pg_advisory_xact_lock(hashtextextended(i::text, 11)) FROM (SELECT unnest(ids) ORDER BY 1) AS x(i);
-  SELECT array_agg(id) INTO known FROM gpu_job WHERE id = ANY (ids);
-  SELECT array_agg(o ORDER BY o) INTO fresh FROM unnest(ids) WITH ORDINALITY AS x(i, o)
-   WHERE (known IS NULL OR i <> ALL (known)) AND array_position(ids, i) = o;
-  codes := array_fill('exists'::text, ARRAY[n]);
+  SELECT array_agg(r), array_agg(r.id), array_agg('exists'::text) INTO items, ids, codes
+    FROM jsonb_populate_recordset(NULL::gpu_submission, p_items) r;   -- a scan of one function keeps its order
+  IF array_length(ids, 1) = 1 AND items[1].fresh_id THEN
+    fresh := ARRAY[1];
+  ELSE  -- a rival with the same job id waits here, and then sees the row
+    PERFORM pg_advisory_xact_lock(hashtextextended(i::text, 11)) FROM (SELECT unnest(ids) ORDER BY 1) AS x(i);
+    SELECT array_agg(id) INTO known FROM gpu_job WHERE id = ANY (ids);
+    SELECT array_agg(o ORDER BY o) INTO fresh FROM unnest(ids) WITH ORDINALITY AS x(i, o)
+     WHERE (known IS NULL OR i <> ALL (known)) AND array_position(ids, i) = o;
+  END IF;
   IF fresh IS NOT NULL THEN
-    DECLARE
-      opened text[];
-    BEGIN
-      SELECT payments_open(array_agg(payments[f] ORDER BY f), array_agg(ids[f] ORDER BY f), array_agg(p_client),
-                           array_agg(amounts[f] ORDER BY f), 'AIT')
-        INTO opened FROM unnest(fresh) f;
-      FOR i IN 1..array_length(fresh, 1) LOOP codes[fresh[i]] := opened[i]; END LOOP;
-    END;
-    INSERT INTO gpu_job (id, client_id, kind, state, priority, job_class_id, input, input_artifact, digest, salt, offer_id,
-                         max_price, listed_price, created_at, expires_at, attempts, artifacts)
-    SELECT x.id, p_client, x.kind, 'queued', x.priority,
-           gpu_class_id(x.kind, x.gpu_model, x.min_vram_mb, x.cuda, x.region, x.models, x.miner),
-           x.input, decode(x.input_artifact, 'hex'), decode(x.digest, 'hex'), decode(x.salt, 'hex'), x.offer_id, x.max_price,
-           x.listed_price, moment, moment + x.ttl * interval '1 second', 0, x.artifacts
-      FROM ROWS FROM (jsonb_to_recordset(p_items) AS (
-             id uuid, kind text, input jsonb, input_artifact text, digest text, salt text, offer_id uuid, max_price numeric,
-             listed_price numeric, ttl int, priority int, gpu_model text, min_vram_mb int, cuda int[], region text,
-             models text[], miner uuid, artifacts text[]))
-           WITH ORDINALITY AS x(id, kind, input, input_artifact, digest, salt, offer_id, max_price, listed_price, ttl,
-                                priority, gpu_model, min_vram_mb, cuda, region, models, miner, artifacts, o)
-     WHERE codes[x.o] = 'ok';
-    -- Ten seconds ahead for each step of priority; the batch's order breaks ties.
+    SELECT payments_open(array_agg(items[f].payment ORDER BY f), array_agg(ids[f] ORDER BY f), array_agg(p_client),
+                         array_agg(items[f].max_price ORDER BY f), 'AIT')
+      INTO opened FROM unnest(fresh) f;
+    FOR i IN 1..array_length(fresh, 1) LOOP codes[fresh[i]] := opened[i]; END LOOP;
+    -- Ten seconds ahead in the queue for each step of priority; the batch's order breaks ties.
+    WITH accepted AS (
+      INSERT INTO gpu_job (id, client_id, kind, state, priority, job_class_id, input, input_artifact, artifacts, digest, salt,
+                           offer_id, max_price, listed_price, created_at, expires_at, attempts)
+      SELECT x.id, p_client, x.kind, 'queued', x.priority,
+             gpu_class_id(x.kind, x.gpu_model, x.min_vram_mb, x.cuda, x.region, x.models, x.miner),
+             x.input, decode(x.input_artifact, 'hex'), x.artifacts, decode(x.digest, 'hex'), decode(x.salt, 'hex'), x.offer_id,
+             x.max_price, x.listed_price, moment, moment + x.ttl * interval '1 second', 0
+        FROM unnest(fresh) f CROSS JOIN LATERAL unnest(items[f:f]) x WHERE codes[f] = 'ok'
+      RETURNING id, job_class_id, priority, max_price, expires_at)
     INSERT INTO gpu_job_queue (job_id, job_class_id, rank, max_price, expires_at)
-    SELECT j.id, j.job_class_id,
-           (extract(epoch FROM j.created_at) * 1000000)::bigint + f - j.priority * 10000000::bigint,
-           j.max_price, j.expires_at
-      FROM unnest(fresh) f JOIN gpu_job j ON j.id = ids[f] WHERE codes[f] = 'ok';
+    SELECT id, job_class_id, (extract(epoch FROM moment) * 1000000)::bigint + array_position(ids, id) - priority * 10000000::bigint,
+           max_price, expires_at FROM accepted;
     PERFORM gpu_announce_work();
   END IF;
   RETURN QUERY
     SELECT x.o::int,
-           CASE WHEN codes[x.o] = 'exists' AND (j.client_id <> p_client OR j.digest <> decode(x.digest, 'hex'))
+           CASE WHEN codes[x.o] = 'exists' AND (j.client_id <> p_client OR j.digest <> decode(items[x.o].digest, 'hex'))
                 THEN 'exists_with_different_content' ELSE codes[x.o] END,
            CASE WHEN j.client_id = p_client THEN gpu_job_document(j, p) END
-      FROM ROWS FROM (jsonb_to_recordset(p_items) AS (id uuid, digest text)) WITH ORDINALITY AS x(id, digest, o)
+      FROM unnest(ids) WITH ORDINALITY AS x(id, o)
       LEFT JOIN gpu_job j ON j.id = x.id LEFT JOIN trading_payment p ON p.job = x.id ORDER BY x.o;
 END $$;
 
@@ -101,8 +120,9 @@ BEGIN
 END $$;
 
 -- The classes that a miner may serve. CUDA versions compare as arrays of numbers.
-CREATE OR REPLACE FUNCTION gpu_classes_of(m gpu_miner, p_kinds text[]) RETURNS SETOF int LANGUAGE sql STABLE AS $$
-  SELECT c.id FROM gpu_job_class c
+CREATE OR REPLACE FUNCTION gpu_classes_of(m gpu_miner, p_kinds text[])
+RETURNS TABLE (id int, named boolean) LANGUAGE sql STABLE AS $$
+  SELECT c.id, c.miner IS NOT NULL FROM gpu_job_class c
    WHERE c.kind = ANY (m.kinds) AND (p_kinds IS NULL OR c.kind = ANY (p_kinds))
      AND (c.region IS NULL OR c.region = m.region) AND (c.miner IS NULL OR c.miner = m.id)
      AND c.model_names <@ m.model_names
@@ -127,11 +147,12 @@ BEGIN
    WHERE j.miner_id = m.id AND j.state IN ('leased', 'running');
   IF free <= 0 THEN RETURN QUERY SELECT 'busy', '[]'::text; RETURN; END IF;
   WITH best AS (
-    SELECT q.job_id, q.rank FROM gpu_classes_of(m, p_kinds) AS c(id)
+    SELECT q.job_id, q.rank FROM gpu_classes_of(m, p_kinds) AS c
      CROSS JOIN LATERAL (
        SELECT x.job_id, x.rank FROM gpu_job_queue x
         WHERE x.job_class_id = c.id AND x.expires_at > clock_timestamp()
-          AND x.max_price >= m.price AND x.avoid IS DISTINCT FROM m.id
+          AND (c.named OR x.max_price >= m.price)   -- a named offer's price was checked, and holds since
+          AND x.avoid IS DISTINCT FROM m.id
         ORDER BY x.rank LIMIT free FOR UPDATE SKIP LOCKED) q
      ORDER BY q.rank LIMIT free),
   gone AS (DELETE FROM gpu_job_queue x USING best WHERE x.job_id = best.job_id RETURNING x.job_id, best.rank)
@@ -142,10 +163,10 @@ BEGIN
   WITH leased AS (
     UPDATE gpu_job j SET state = 'leased', miner_id = m.id, attempts = j.attempts + 1, lease_token = gen_random_uuid(),
            unit_price = least(m.price, coalesce(j.listed_price, m.price)),
-           max_ms = least(floor(j.max_price * 1000 / least(m.price, coalesce(j.listed_price, m.price))), parameter_value('max_job_seconds') * 1000),
+           max_ms = least(div(j.max_price * 1000, least(m.price, coalesce(j.listed_price, m.price))), parameter_value('max_job_seconds') * 1000),
            leased_at = moment, started_at = NULL, progress = NULL, lease_expires_at = moment + lease
-     WHERE j.id = ANY (picked) RETURNING j.*)
-  SELECT 'ok', json_agg(gpu_lease_document(l::gpu_job) ORDER BY array_position(picked, l.id))::text
+     WHERE j.id = ANY (picked) AND j.state = 'queued' RETURNING j.*)      -- not one that was canceled meanwhile
+  SELECT 'ok', coalesce(json_agg(gpu_lease_document(l::gpu_job) ORDER BY array_position(picked, l.id))::text, '[]')
     INTO code, document FROM leased l;
   RETURN NEXT;
 END $$;
@@ -167,42 +188,40 @@ RETURNS TABLE (
    WHERE m.key_id = p_key
 $$;
 
+CREATE TYPE gpu_completion AS (
+  job uuid, lease_token uuid, started_ms bigint, finished_ms bigint, units_ms bigint, total numeric, fee numeric,
+  output jsonb, output_artifact text, metrics jsonb, digest text, receipt jsonb, leaf text, owner uuid);
+
 -- Complete leased jobs: result, receipt, receipt leaf and money in one transaction.
--- Item: {job, lease_token, started_ms, finished_ms, units_ms, total, fee, output, output_artifact, metrics, digest,
--- receipt, leaf, owner}. Codes: ok | lost. What lost its lease changes nothing.
+-- Codes: ok | lost. What lost its lease changes nothing.
 CREATE OR REPLACE FUNCTION gpu_complete(p_items jsonb)
 RETURNS TABLE (job uuid, code text, document text) LANGUAGE plpgsql AS $$
-DECLARE done uuid[];
+DECLARE items gpu_completion[]; ids uuid[]; done gpu_completion[]; ended uuid[];
 BEGIN
-  PERFORM 1 FROM gpu_job j WHERE j.id IN (SELECT x.job FROM jsonb_to_recordset(p_items) AS x(job uuid))
-   ORDER BY j.id FOR NO KEY UPDATE;
-  WITH item AS (SELECT * FROM jsonb_to_recordset(p_items) AS x(
-      job uuid, lease_token uuid, started_ms bigint, finished_ms bigint, units_ms bigint)),
-  ended AS (
+  SELECT array_agg(r::gpu_completion ORDER BY r.job), array_agg(r.job ORDER BY r.job) INTO items, ids
+    FROM jsonb_populate_recordset(NULL::gpu_completion, p_items) r;
+  IF array_length(ids, 1) > 1 THEN
+    PERFORM 1 FROM gpu_job j WHERE j.id = ANY (ids) ORDER BY j.id FOR NO KEY UPDATE;
+  END IF;
+  WITH changed AS (
     UPDATE gpu_job j SET state = 'completed', started_at = to_timestamp(x.started_ms / 1000.0),
            finished_at = to_timestamp(x.finished_ms / 1000.0), units_ms = x.units_ms, lease_expires_at = NULL
-      FROM item x WHERE j.id = x.job AND j.lease_token = x.lease_token AND j.state IN ('leased', 'running')
+      FROM unnest(items) x
+     WHERE j.id = x.job AND j.id = ANY (ids) AND j.lease_token = x.lease_token AND j.state IN ('leased', 'running')
     RETURNING j.id)
-  SELECT array_agg(id) INTO done FROM ended;
-  IF done IS NOT NULL THEN
+  SELECT array_agg(id) INTO ended FROM changed;
+  IF ended IS NOT NULL THEN
+    SELECT array_agg(x::gpu_completion) INTO done FROM unnest(items) x WHERE x.job = ANY (ended);
     INSERT INTO gpu_job_result (job_id, output, output_artifact, metrics, digest)
-    SELECT x.job, x.output, decode(x.output_artifact, 'hex'), x.metrics, decode(x.digest, 'hex')
-      FROM jsonb_to_recordset(p_items) AS x(job uuid, output jsonb, output_artifact text, metrics jsonb, digest text)
-     WHERE x.job = ANY (done);
-    INSERT INTO gpu_receipt (job_id, document, leaf)
-    SELECT x.job, x.receipt, decode(x.leaf, 'hex')
-      FROM jsonb_to_recordset(p_items) AS x(job uuid, receipt jsonb, leaf text) WHERE x.job = ANY (done);
-    INSERT INTO trading_receipt_leaf (job, leaf)
-    SELECT x.job, decode(x.leaf, 'hex')
-      FROM jsonb_to_recordset(p_items) AS x(job uuid, leaf text) WHERE x.job = ANY (done) ORDER BY x.job;
-    PERFORM payments_settle(array_agg(x.job), array_agg(x.owner), array_agg(x.total), array_agg(x.fee))
-       FROM jsonb_to_recordset(p_items) AS x(job uuid, owner uuid, total numeric, fee numeric) WHERE x.job = ANY (done);
+    SELECT x.job, x.output, decode(x.output_artifact, 'hex'), x.metrics, decode(x.digest, 'hex') FROM unnest(done) x;
+    INSERT INTO gpu_receipt (job_id, document, leaf) SELECT x.job, x.receipt, decode(x.leaf, 'hex') FROM unnest(done) x;
+    INSERT INTO trading_receipt_leaf (job, leaf) SELECT x.job, decode(x.leaf, 'hex') FROM unnest(done) x;
+    PERFORM payments_settle(array_agg(x.job), array_agg(x.owner), array_agg(x.total), array_agg(x.fee)) FROM unnest(done) x;
   END IF;
   RETURN QUERY
-    SELECT x.job, CASE WHEN x.job = ANY (done) THEN 'ok' ELSE 'lost' END,
-           CASE WHEN x.job = ANY (done) THEN gpu_job_document(j, p)::text END
-      FROM jsonb_to_recordset(p_items) AS x(job uuid) JOIN gpu_job j ON j.id = x.job
-      JOIN trading_payment p ON p.job = x.job;
+    SELECT j.id, CASE WHEN j.id = ANY (ended) THEN 'ok' ELSE 'lost' END,
+           CASE WHEN j.id = ANY (ended) THEN gpu_job_document(j, p)::text END
+      FROM gpu_job j JOIN trading_payment p ON p.job = j.id WHERE j.id = ANY (ids);
 END $$;
 
 -- Put jobs whose attempt ended back into the queue at their old rank, or fail them when attempts are used up.
@@ -214,7 +233,8 @@ DECLARE
   j gpu_job; earlier gpu_attempt; moment timestamptz := clock_timestamp(); most int := parameter_value('max_attempts');
   ms bigint; earned numeric; ended int := 0;
 BEGIN
-  FOR j IN SELECT * FROM gpu_job x WHERE x.id = ANY (p_jobs) AND x.state IN ('leased', 'running') ORDER BY x.id FOR NO KEY UPDATE LOOP
+  PERFORM 1 FROM gpu_job x WHERE x.id = ANY (p_jobs) ORDER BY x.id FOR NO KEY UPDATE;   -- all jobs before any account
+  FOR j IN SELECT * FROM gpu_job x WHERE x.id = ANY (p_jobs) AND x.state IN ('leased', 'running') ORDER BY x.id LOOP
     ended := ended + 1;
     ms := least(CASE WHEN j.started_at IS NULL THEN 0 ELSE (extract(epoch FROM moment - j.started_at) * 1000)::bigint END, j.max_ms);
     SELECT * INTO earlier FROM gpu_attempt a WHERE a.job_id = j.id AND a.fault = 'client' AND a.code = p_code
@@ -222,7 +242,7 @@ BEGIN
     INSERT INTO gpu_attempt (job_id, attempt, miner_id, leased_at, started_at, ended_at, ms, code, message, fault)
     VALUES (j.id, j.attempts, j.miner_id, j.leased_at, j.started_at, moment, ms, p_code, left(p_message, 2000), p_fault);
     IF p_fault = 'client' AND earlier.id IS NOT NULL THEN     -- reproduced: the metered time is owed
-      earned := ceil(ms * j.unit_price / 1000);
+      earned := gpu_ceil_div(ms * j.unit_price, 1000);
       PERFORM gpu_fail(j.id, p_code, p_message, ms, earned);
     ELSIF (p_retry OR p_fault = 'client') AND j.attempts < most AND j.expires_at > moment THEN
       UPDATE gpu_job SET state = 'queued', miner_id = NULL, lease_token = NULL, lease_expires_at = NULL, leased_at = NULL,
@@ -230,7 +250,8 @@ BEGIN
        WHERE id = j.id;
       INSERT INTO gpu_job_queue (job_id, job_class_id, rank, max_price, expires_at, avoid)
       VALUES (j.id, j.job_class_id, (extract(epoch FROM j.created_at) * 1000000)::bigint - j.priority * 10000000::bigint,
-              j.max_price, j.expires_at, CASE WHEN p_fault = 'client' THEN j.miner_id END);
+              j.max_price, j.expires_at,
+              (SELECT a.miner_id FROM gpu_attempt a WHERE a.job_id = j.id AND a.fault = 'client' ORDER BY a.attempt DESC LIMIT 1));
       PERFORM gpu_announce_work();
     ELSE
       PERFORM gpu_fail(j.id, p_code, p_message, ms, 0);
@@ -248,7 +269,7 @@ BEGIN
    WHERE id = p_job RETURNING max_price INTO price;
   DELETE FROM gpu_job_queue WHERE job_id = p_job;
   total := least(p_earned, price);
-  fee := ceil(total * parameter_value('fee_bps') / 10000);
+  fee := gpu_ceil_div(total * parameter_value('fee_bps'), 10000);
   SELECT m.owner_id INTO provider FROM gpu_job j JOIN gpu_miner m ON m.id = j.miner_id WHERE j.id = p_job;
   PERFORM payments_settle(ARRAY[p_job], ARRAY[provider], ARRAY[total], ARRAY[fee]);
 END $$;
@@ -263,12 +284,13 @@ BEGIN
   IF j.state NOT IN ('queued', 'leased', 'running') THEN RETURN QUERY SELECT 'final', NULL::text; RETURN; END IF;
   IF j.state = 'running' THEN
     ms := least((extract(epoch FROM clock_timestamp() - j.started_at) * 1000)::bigint, j.max_ms);
-    total := least(ceil(ms * j.unit_price / 1000), j.max_price);
+    total := least(gpu_ceil_div(ms * j.unit_price, 1000), j.max_price);
     SELECT owner_id INTO provider FROM gpu_miner WHERE id = j.miner_id;
   END IF;
-  DELETE FROM gpu_job_queue WHERE job_id = p_job;
+  -- A claim that holds the queue row waits for this job's lock: let it find the job canceled, never wait for it.
+  DELETE FROM gpu_job_queue WHERE job_id IN (SELECT job_id FROM gpu_job_queue WHERE job_id = p_job FOR UPDATE SKIP LOCKED);
   UPDATE gpu_job SET state = 'canceled', finished_at = clock_timestamp(), units_ms = ms, lease_expires_at = NULL WHERE id = p_job;
-  PERFORM payments_settle(ARRAY[p_job], ARRAY[provider], ARRAY[total], ARRAY[ceil(total * parameter_value('fee_bps') / 10000)]);
+  PERFORM payments_settle(ARRAY[p_job], ARRAY[provider], ARRAY[total], ARRAY[gpu_ceil_div(total * parameter_value('fee_bps'), 10000)]);
   RETURN QUERY SELECT 'ok', gpu_job_document(x, p)::text FROM gpu_job x JOIN trading_payment p ON p.job = x.id WHERE x.id = p_job;
 END $$;
 
@@ -280,9 +302,10 @@ BEGIN
   gone AS (DELETE FROM gpu_job_queue q USING old WHERE q.job_id = old.job_id RETURNING q.job_id)
   SELECT array_agg(job_id) INTO due FROM gone;
   IF due IS NULL THEN RETURN 0; END IF;
+  PERFORM 1 FROM gpu_job x WHERE x.id = ANY (due) ORDER BY x.id FOR NO KEY UPDATE;   -- all jobs before any account
   FOR j IN SELECT x.id, a.code, a.message FROM gpu_job x
              LEFT JOIN LATERAL (SELECT a.code, a.message FROM gpu_attempt a WHERE a.job_id = x.id ORDER BY a.attempt DESC LIMIT 1) a ON true
-            WHERE x.id = ANY (due) AND x.state = 'queued' ORDER BY x.id FOR NO KEY UPDATE OF x LOOP
+            WHERE x.id = ANY (due) AND x.state = 'queued' ORDER BY x.id LOOP
     IF j.code IS NULL THEN
       UPDATE gpu_job SET state = 'expired', finished_at = clock_timestamp(), units_ms = 0,
              error_code = 'job.expired', error_message = 'no miner took the job within its time in the queue' WHERE id = j.id;
@@ -293,3 +316,12 @@ BEGIN
   END LOOP;
   RETURN array_length(due, 1);
 END $$;
+
+-- Would a poll of this key's miner find something now? Asked once when it starts to wait.
+CREATE OR REPLACE FUNCTION gpu_has_work(p_key uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT EXISTS (
+    SELECT 1 FROM gpu_miner m CROSS JOIN LATERAL gpu_classes_of(m, NULL) AS c(id)
+      JOIN gpu_job_queue q ON q.job_class_id = c.id AND q.expires_at > clock_timestamp()
+       AND q.max_price >= m.price AND q.avoid IS DISTINCT FROM m.id
+     WHERE m.key_id = p_key AND m.state IN ('online', 'suspect'))
+$$;
