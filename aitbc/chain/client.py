@@ -183,6 +183,10 @@ class Client:
     def read(self, to: str, data: str, block: int) -> str:
         return str(self.call("eth_call", {"to": to, "data": data}, hex(block)))
 
+    def read_many(self, calls: Sequence[tuple[str, str]], block: int) -> list[str]:
+        """`read` for several (address, data) in one batch."""
+        return self.batch([("eth_call", [{"to": to, "data": data}, hex(block)]) for to, data in calls])
+
     def estimate_gas(self, transaction: dict[str, Any]) -> int:
         return int(self.call("eth_estimateGas", transaction), 16)
 

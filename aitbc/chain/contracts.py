@@ -1,11 +1,12 @@
 """The deployed contracts, one class each, one method per call; every read names its block."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from aitbc.chain.abi import Interface, interface
 from aitbc.chain.client import Client
-from aitbc.chain.signing import Domain, Struct, checksum_address, keccak, parse_address
+from aitbc.chain.signing import Domain, Struct, checksum_address, parse_address
 from aitbc.core.errors import Conflict
 
 
@@ -33,6 +34,12 @@ class Token(Contract):
 
     def balance_of(self, account: str, *, block: int) -> int:
         return int(self._read("balanceOf", account, block=block)[0])
+
+    def balances_of(self, accounts: Sequence[str], *, block: int) -> list[int]:
+        """One batch of requests."""
+        calls = [(self.address, self.interface.call_data("balanceOf", [account])) for account in accounts]
+        answers = self.client.read_many(calls, block)
+        return [int(self.interface.result("balanceOf", answer)[0]) for answer in answers]
 
     def total_supply(self, *, block: int) -> int:
         return int(self._read("totalSupply", block=block)[0])
@@ -84,13 +91,3 @@ class Settlement(Contract):
 
     def deposit_address(self, user: str, *, block: int) -> str:
         return checksum_address(parse_address(self._read("depositAddress", user, block=block)[0]))
-
-
-def clone_address(*, deployer: str, implementation: str, salt: bytes) -> str:
-    """CREATE2 address (EIP-1014) of a minimal proxy (EIP-1167); what `depositAddress` answers."""
-    code = (
-        bytes.fromhex("3d602d80600a3d3981f3363d3d373d3d3d363d73")
-        + parse_address(implementation)
-        + bytes.fromhex("5af43d82803e903d91602b57fd5bf3")
-    )
-    return checksum_address(keccak(b"\xff" + parse_address(deployer) + salt + keccak(code))[12:])

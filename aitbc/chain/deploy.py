@@ -8,10 +8,11 @@ from django.conf import settings
 
 from aitbc.chain import keystore
 from aitbc.chain.abi import interface
+from aitbc.chain.addresses import created_address
 from aitbc.chain.client import Client, Receipt
 from aitbc.chain.contracts import Settlement
 from aitbc.chain.models import Deployment, SignedTransaction
-from aitbc.chain.signing import checksum_address, keccak, parse_address
+from aitbc.chain.signing import checksum_address, parse_address
 from aitbc.chain.transactions import estimate, sign_and_store
 from aitbc.core.errors import Conflict, Unavailable
 
@@ -100,22 +101,6 @@ def _create(client: Client, signer: keystore.Signer, name: str, *args: str) -> D
     row = _record(name, address, stored.tx_hash, None)
     client.send_raw(bytes(stored.raw))
     return row
-
-
-def _rlp(item: bytes) -> bytes:
-    """RLP of a string shorter than 56 bytes (Yellow Paper, appendix B)."""
-    return item if len(item) == 1 and item[0] < 0x80 else bytes([0x80 + len(item)]) + item
-
-
-def _rlp_list(content: bytes) -> bytes:
-    return bytes([0xC0 + len(content)]) + content
-
-
-def created_address(sender: str, nonce: int) -> str:
-    """Where a contract created by `sender` with `nonce` lies (Yellow Paper, section 7)."""
-    return checksum_address(
-        keccak(_rlp_list(_rlp(parse_address(sender)) + _rlp(nonce.to_bytes(8, "big").lstrip(b"\0"))))[12:]
-    )
 
 
 def _wait(client: Client, tx_hash: str) -> Receipt:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import rfc8785
 from django.conf import settings
@@ -46,11 +45,6 @@ def request_intent(
     if intent.payload_hash != fields["payload_hash"]:
         raise Conflict("chain.intent_differs", f"{business_key} was requested with another payload")
     return intent
-
-
-def bytes32(value: UUID) -> str:
-    """A UUID as the contracts take it: its 16 bytes, then 16 zeros, 0x hex."""
-    return "0x" + value.hex + "0" * 32
 
 
 def address_of(name: str) -> str:

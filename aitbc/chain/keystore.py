@@ -17,7 +17,7 @@ from eth_account import Account
 from eth_keyfile import create_keyfile_json, decode_keyfile_json
 
 from aitbc.chain import signing
-from aitbc.core.errors import Conflict, Unavailable
+from aitbc.core.errors import Conflict, Invalid, Unavailable
 
 ROLES: Final = ("receipt", "operator", "approver", "guardian", "owner", "deployer")
 _SCRYPT_N: Final = 2**10
@@ -95,6 +95,16 @@ def _path(role: str) -> Path:
 
 def exists(role: str) -> bool:
     return _path(role).exists()
+
+
+def address(role: str) -> str:
+    """The role's address, as its key file says in clear: no password needed. Unavailable "keystore.missing"
+    or "keystore.malformed"."""
+    try:
+        found = json.loads(_read_private(_path(role)))["address"]
+        return signing.checksum_address(signing.parse_address("0x" + found))
+    except (ValueError, KeyError, TypeError, Invalid) as error:
+        raise Unavailable("keystore.malformed", f"the key file of {role} names no address") from error
 
 
 def store(role: str, private_key: bytes) -> Signer:

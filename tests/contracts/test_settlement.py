@@ -3,7 +3,8 @@
 import pytest
 
 from aitbc.chain import merkle
-from aitbc.chain.contracts import PAYOUT, WITHDRAWAL, Settlement, clone_address
+from aitbc.chain.addresses import clone_address
+from aitbc.chain.contracts import PAYOUT, WITHDRAWAL, Settlement
 from aitbc.chain.testing import AIT, Actor, Deployed
 from aitbc.core.errors import Conflict
 

@@ -9,8 +9,9 @@ from django.core.management import CommandError, call_command
 
 from aitbc.chain import deploy as deploy_module
 from aitbc.chain import keystore
+from aitbc.chain.addresses import created_address
 from aitbc.chain.client import Client
-from aitbc.chain.deploy import Limits, created_address, deploy, resend_all
+from aitbc.chain.deploy import Limits, deploy, resend_all
 from aitbc.chain.models import Block, Deployment, SignedTransaction
 from aitbc.chain.signing import checksum_address, keccak
 from aitbc.chain.testing import AIT, wait

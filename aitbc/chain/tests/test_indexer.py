@@ -10,9 +10,8 @@ from aitbc.chain import indexer
 from aitbc.chain.client import Client
 from aitbc.chain.models import Block, FinalEvent, Log
 from aitbc.chain.testing import AIT
+from aitbc.chain.testing.net import DEPTH
 from aitbc.core.errors import Unavailable
-
-from .conftest import DEPTH
 
 WHO = "0x" + "00" * 18 + "beef"
 LOTS = 10**6  # final height far away
