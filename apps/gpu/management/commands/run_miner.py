@@ -25,6 +25,11 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in (part.strip() for part in text.split(",")) if word)
 
 
+def _local_url() -> str:
+    running = settings.VAR_DIR / "run" / "platform.json"
+    return str(json.loads(running.read_text())["url"]) if running.exists() else DEFAULT_URL
+
+
 class Command(BaseCommand):
     """The miner daemon. It needs HTTPS to the platform and nothing else: no database, no broker."""
 
@@ -35,7 +40,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--key-file", type=Path, help="file with the API key (scope miner)")
-        parser.add_argument("--url", default=os.environ.get("AITBC_URL", DEFAULT_URL), help="the platform")
+        parser.add_argument("--url", help=f"the platform; default: the one running here, else {DEFAULT_URL}")
         parser.add_argument("--once", action="store_true", help="end after one job, or 30 s without one")
         parser.add_argument("--kinds", type=_words, help="offer only these job kinds: a,b")
         parser.add_argument("--models", type=_words, default=(), help="names of models kept here: a,b")
@@ -94,7 +99,7 @@ class Command(BaseCommand):
         state = options["state_dir"] or settings.VAR_DIR / "miners" / prefix
         identity = load_identity(state / "signing.key")
         detection, threads = self._detect(options)
-        transport, sandbox = HttpTransport(options["url"], api_key), None
+        transport, sandbox = HttpTransport(options["url"] or _local_url(), api_key), None
         try:
             sandbox = Sandbox(tier=options["sandbox"], threads=threads)
             agent = Agent(
