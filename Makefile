@@ -77,13 +77,13 @@ format: setup-dev ## sort imports and format
 # -- the platform -----------------------------------------------------------------------------------------
 
 demo: setup ## the main job end to end, with a report in var/demo/report.json
-	@$(MANAGE) demo
+	@$(MANAGE) demo $(ARGS)
 
 demo-short: setup ## a shorter form of it
 	@$(MANAGE) demo --short
 
 up: setup ## start the platform in the background; prints its address and the admin's login
-	@$(MANAGE) platform up
+	@$(MANAGE) platform up $(ARGS)
 
 down: ## stop it, with nothing left behind
 	@if test -x $(PYTHON); then $(MANAGE) platform down; fi

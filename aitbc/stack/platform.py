@@ -154,8 +154,8 @@ def supervise(*, without: Sequence[str]) -> int:
         log.info("ready")
         while not _record_and_wait(var, ports, supervisor):
             continue
-    except StackError:
-        log.exception("the platform did not start")
+    except StackError as error:
+        log.error("the platform did not start: %s", error)
         return 1
     finally:
         _record(var).unlink(missing_ok=True)
@@ -180,8 +180,8 @@ def _keep_stack(var: Var) -> set[int]:
         log.warning("starting embedded servers that ended again")
         try:
             stack.up(owned=True)
-        except StackError:
-            log.exception("they did not start; trying again shortly")
+        except StackError as error:
+            log.error("they did not start, trying again shortly: %s", error)
     keeper = process.running(Anvil.of(var, chain_id=CHAIN_IDS["ait-devnet"]).keeper_file)
     return {pid for pid in (*(service.pid for service in stack.servers(var)), keeper) if pid is not None}
 

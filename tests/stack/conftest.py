@@ -39,6 +39,7 @@ def var(make_var: Callable[..., Var], monkeypatch: pytest.MonkeyPatch) -> Var:
     """The present data folder, empty."""
     made = make_var()
     monkeypatch.setenv("AITBC_VAR", str(made.root))
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)  # what is started has its own default
     assert current() == made
     return made
 
