@@ -84,11 +84,30 @@ def hex32(value: bytes | str) -> bytes:
 
 def canonical(value: Any) -> bytes:
     """RFC 8785 bytes of a JSON value; Invalid "statement.not_canonical" for NaN, infinities and
-    integers beyond 2**53 - 1, which two JSON parsers need not read alike."""
+    integers that two JSON parsers need not read alike."""
     try:
         return rfc8785.dumps(value)
+    except rfc8785.IntegerDomainError:
+        return rfc8785.dumps(_as_doubles(value))
     except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
         raise Invalid("statement.not_canonical", f"no canonical JSON for this value: {error}") from error
+
+
+def _as_doubles(value: Any) -> Any:
+    """Whole numbers beyond 2**53 - 1 as the doubles they are: 1e17 comes back from a database or another
+    parser as 100000000000000000. A number that is no double would change its digits, and is refused."""
+    if isinstance(value, dict):
+        return {name: _as_doubles(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_doubles(inner) for inner in value]
+    if type(value) is int and abs(value) >= 2**53:
+        try:
+            if rfc8785.dumps(float(value)) == str(value).encode():
+                return float(value)
+        except OverflowError:
+            pass  # beyond every double
+        raise Invalid("statement.not_canonical", f"{value} is not the same number in every JSON parser")
+    return value
 
 
 def commitment(*, salt: bytes, value: Any) -> bytes:

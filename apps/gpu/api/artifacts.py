@@ -1,29 +1,22 @@
 """`/v1/artifacts`: inputs and outputs by their SHA-256."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import FileResponse, HttpRequest, HttpResponseBase, StreamingHttpResponse
 from ninja import Router
 
-from aitbc.core.auth import ApiKey, Principal, caller
-from aitbc.core.errors import DomainError, Forbidden, Invalid
+from aitbc.core.auth import PartyKey, caller
+from aitbc.core.errors import DomainError, Invalid
 from aitbc.core.schema import errors
 from apps.gpu.api.schemas import ArtifactOut
 from apps.gpu.services import artifacts
+from apps.gpu.services.artifacts import CHUNK
 
 router = Router(tags=["artifacts"])
-_RANGE = re.compile(r"bytes=(\d+)-(\d*)", re.ASCII)
-
-
-class PartyKey(ApiKey):
-    """Clients and miners both keep artifacts: either scope will do."""
-
-    def __call__(self, request: HttpRequest) -> Principal:
-        try:
-            return super().__call__(request)
-        except Forbidden:
-            return ApiKey("miner")(request)
+# One range; other units and several ranges at once may be answered with the whole (RFC 9110, 14.2).
+_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII)
 
 
 @router.put("/{sha256}", auth=PartyKey("jobs:write"), response={201: ArtifactOut} | errors(403), summary="Upload bytes")
@@ -42,24 +35,37 @@ def put_artifact(request: HttpRequest, sha256: str) -> tuple[int, dict[str, obje
 def get_artifact(request: HttpRequest, sha256: str) -> HttpResponseBase:
     """Whole, or the one range asked for."""
     path = artifacts.open_artifact(user=caller(request).user_id, sha256=sha256)
-    header = request.META.get("HTTP_RANGE")
-    response = _part(path, header) if header else FileResponse(path.open("rb"))
+    match = _RANGE.fullmatch(request.META.get("HTTP_RANGE", ""))
+    response = _part(path, match) if match else FileResponse(path.open("rb"))
     response["Content-Type"] = "application/octet-stream"
     response["Accept-Ranges"] = "bytes"
     response["ETag"] = f'"{sha256}"'
     return response
 
 
-def _part(path: Path, header: str) -> HttpResponseBase:
-    match, size = _RANGE.fullmatch(header), path.stat().st_size
-    first = int(match[1]) if match else size
-    last = min(int(match[2] or size - 1), size - 1) if match else -1
-    if not match or first > last:
-        error = DomainError("artifact.range", f"one range of bytes within {size}")
-        error.status, error.title = 416, "Range not satisfiable"
-        raise error
-    with path.open("rb") as file:
-        file.seek(first)
-        response = HttpResponse(file.read(last - first + 1), status=206)
+def _part(path: Path, match: re.Match[str]) -> HttpResponseBase:
+    size = path.stat().st_size
+    if match[3] is not None:  # the last so many bytes
+        first, last = max(0, size - int(match[3])), size - 1
+    else:
+        first, last = int(match[1]), min(int(match[2] or size), size - 1)
+    if first > last:
+        raise _unsatisfiable(size)
+    response = StreamingHttpResponse(_chunks(path, first, last - first + 1), status=206)
+    response["Content-Length"] = str(last - first + 1)
     response["Content-Range"] = f"bytes {first}-{last}/{size}"
     return response
+
+
+def _chunks(path: Path, first: int, length: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(first)
+        while length > 0 and (chunk := file.read(min(CHUNK, length))):
+            length -= len(chunk)
+            yield chunk
+
+
+def _unsatisfiable(size: int) -> DomainError:
+    error = DomainError("artifact.range", f"this artifact has {size} bytes")
+    error.status, error.title = 416, "Range not satisfiable"
+    return error

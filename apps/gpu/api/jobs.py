@@ -23,14 +23,17 @@ router = Router(tags=["jobs"])
 read, write = ApiKey("jobs:read"), ApiKey("jobs:write")
 
 
-@router.post("/jobs", auth=write, response={201: JobOut} | errors(403, 404, 409), summary="Submit a job")
+@router.post("/jobs", auth=write, response={200: JobOut, 201: JobOut} | errors(403, 404, 409), summary="Submit a job")
 def submit_job(request: HttpRequest, body: JobIn) -> HttpResponse:
-    """Holds `max_price` in escrow and queues the job, both or neither."""
+    """Holds `max_price` in escrow and queues the job, both or neither. A repeat of a job's `id` with the
+    same content answers 200 with that job."""
     key = idempotency.read_key(request)
     digest = idempotency.digest(request) if key is not None else None
     state, document = submission.submit(client=caller(request).user_id, order=order_of(body), key=key, digest=digest)
     idempotency.refuse(state)
-    return idempotency.replayed(document, 201) if state == "replay" else json_response(document, 201)
+    if state == "replay":
+        return idempotency.replayed(document, 201)
+    return json_response(document, 201 if state == "ok" else 200)
 
 
 @router.post("/jobs/batch", auth=write, response={207: BatchOut} | errors(403, 404, 409), summary="Submit up to 100 jobs")
@@ -96,7 +99,8 @@ def get_result(request: HttpRequest, job_id: UUID) -> HttpResponse:
 @router.get("/jobs/{uuid:job_id}/receipt", auth=read, response={200: ReceiptOut} | errors(403, 404), summary="A job's receipt")
 def get_receipt(request: HttpRequest, job_id: UUID) -> HttpResponse:
     document = selectors.receipt_document(user=caller(request).user_id, job=job_id)
-    return json_response(orjson.dumps(document))
+    # Sorted and without spaces this is RFC 8785: the body as it is makes a file for `verify_receipt`.
+    return json_response(orjson.dumps(document, option=orjson.OPT_SORT_KEYS))
 
 
 def order_of(body: JobIn) -> Order:

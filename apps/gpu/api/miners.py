@@ -94,13 +94,14 @@ def register(request: HttpRequest, body: RegisterIn) -> tuple[int, dict[str, Any
 @router.post("/heartbeat", response={200: HeartbeatOut} | errors(403, 404, 409), summary="I am alive")
 def heartbeat(request: HttpRequest, body: HeartbeatIn) -> dict[str, Any]:
     """Renews the leases in `running`; `cancel` names those to stop. Beats are chained by `previous`."""
-    _check_telemetry(body.telemetry)
+    samples = _check_telemetry(body.telemetry)
     return heartbeats.beat(
         key=caller(request).key_id,
         sequence=body.sequence,
         previous=body.previous,
         running=body.running,
         telemetry=body.telemetry,
+        samples=samples,
         signature=body.signature,
     )
 
@@ -244,16 +245,16 @@ def _read_report(item: dict[str, Any]) -> Report | DomainError:
     return _report(body.job_id, body)
 
 
-def _check_telemetry(samples: list[dict[str, Any]]) -> None:
-    """The samples are signed as they were sent, so they are checked here and passed on untouched."""
-    for index, sample in enumerate(samples):
+def _check_telemetry(telemetry: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The samples as checked, to be stored; what the miner signed goes on beside them as it was sent."""
+    samples = []
+    for index, sample in enumerate(telemetry):
         try:
-            Telemetry.model_validate(sample)
+            samples.append(Telemetry.model_validate(sample).model_dump(mode="json"))
         except ValidationError as error:
             raise Invalid(
                 "request.invalid",
                 "a telemetry sample is not as documented",
                 errors=[{"loc": ["body", "telemetry", str(index), *map(str, e["loc"])], "msg": e["msg"]} for e in error.errors()],
             ) from error
-
-
+    return samples

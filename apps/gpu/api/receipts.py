@@ -7,16 +7,16 @@ from ninja import Body, Router
 
 from aitbc.chain import networks
 from aitbc.core.schema import errors
+from apps.gpu import receipts, verification
 from apps.gpu.api.schemas import VerdictOut
-from apps.gpu import receipts
 
 router = Router(tags=["receipts"])
 
 
-@router.post("/receipts/verify", auth=None, response={200: VerdictOut} | errors(), summary="Verify a receipt")
+@router.post("/receipts/verify", auth=None, response={200: VerdictOut} | errors(503), summary="Verify a receipt")
 def verify_receipt(request: HttpRequest, body: dict[str, Any] = Body(...)) -> dict[str, Any]:  # noqa: B008
     """Both signatures, the price and the anchor; the reason names the first check that fails."""
-    verdict = receipts.verify(
+    verdict = verification.verify(
         body, platform_addresses=receipts.network_addresses(), chain_id=networks.chain_id()
     )
     return verdict.as_json()

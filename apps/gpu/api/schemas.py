@@ -120,7 +120,8 @@ class ReceiptOut(Schema):
     platform: dict[str, Any]
     miner: dict[str, Any]
     anchor: dict[str, Any] | None
-    salt: str | None = None
+    salt: str | None = Field(None, description="Of the commitments; for the job's parties only.")
+    salt_signature: str | None = Field(None, description="The platform's, over leaf and salt.")
 
 
 class ResultItem(Schema):
@@ -161,7 +162,7 @@ class RegisterIn(Strict):
     price: MoneyIn
     address: Address
     proof: Signature
-    nonce: Hash
+    nonce: Hash | None = Field(None, description="Which nonce was signed; the newest one if absent.")
     sandbox: Literal["process", "bubblewrap", "container"] = "process"
 
 
@@ -340,7 +341,7 @@ class CommitIn(Strict):
 
 
 class OpenIn(Strict):
-    rows: Annotated[list[Any], Field(min_length=1, max_length=10_000)]
+    rows: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=10_000)]
 
 
 class CommitOut(Schema):

@@ -93,7 +93,7 @@ def results(*, client: UUID, jobs: list[UUID]) -> list[dict[str, Any] | DomainEr
 def _result_item(row: tuple[Any, ...] | None, anchors: dict[UUID, Any]) -> dict[str, Any] | DomainError:
     if (refusal := _refusal(row)) or row is None:
         return refusal or NotFound("job.unknown", "you have no such job")
-    receipt = orjson.loads(row[6]) | {"anchor": anchors.get(row[0]), "salt": row[8]}
+    receipt = receipts.disclose(orjson.loads(row[6]), anchor=anchors.get(row[0]), salt=row[8])
     return {"result": orjson.Fragment(row[5]), "receipt": receipt}
 
 
@@ -114,7 +114,7 @@ def receipt_document(*, user: UUID, job: UUID) -> dict[str, Any]:
     if found is None:
         raise NotFound("receipt.unknown", "there is no receipt of such a job of yours")
     document: dict[str, Any] = orjson.loads(found[0])
-    return document | {"anchor": _anchors([job]).get(job), "salt": found[2]}
+    return receipts.disclose(document, anchor=_anchors([job]).get(job), salt=found[2])
 
 
 def _anchors(jobs: list[UUID]) -> dict[UUID, Any]:

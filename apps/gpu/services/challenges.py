@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from aitbc.accounts import parameters
 from aitbc.core import clock
@@ -88,11 +89,13 @@ def commit(*, key: UUID, challenge: UUID, roots: list[str]) -> dict[str, Any]:
     return {"nonce": found.nonce, "rows": _places(found) if found.state == "committed" else []}
 
 
-@transaction.atomic
-def open_rows(*, key: UUID, challenge: UUID, rows: list[Any]) -> dict[str, Any]:
-    """Recompute exactly the rows asked for; the first wrong one fails the device."""
-    found = _locked(key, challenge, Challenge.State.COMMITTED)
-    assert found.committed_at is not None  # set with the state
+def open_rows(*, key: UUID, challenge: UUID, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Recompute exactly the rows asked for; the first wrong one fails the device.
+
+    That takes seconds for a large card, so no lock is held meanwhile: of two openings at once the first
+    to end decides, as if the other had come later.
+    """
+    found = _find(Challenge.objects.all(), key, challenge, Challenge.State.COMMITTED)
     reason = protocol.verify_rows(
         seed=bytes.fromhex(found.seed[2:]),
         n=found.n,
@@ -101,6 +104,13 @@ def open_rows(*, key: UUID, challenge: UUID, rows: list[Any]) -> dict[str, Any]:
         rows=rows,
         wanted=_places(found),
     )
+    return _decide(key, challenge, reason)
+
+
+@transaction.atomic
+def _decide(key: UUID, challenge: UUID, reason: str | None) -> dict[str, Any]:
+    found = _locked(key, challenge, Challenge.State.COMMITTED)
+    assert found.committed_at is not None  # set with the state
     if reason is None:
         seconds = (found.committed_at - found.issued_at).total_seconds()
         found.tflops = _spec(found).operations / seconds / 1e12
@@ -121,11 +131,11 @@ def open_rows(*, key: UUID, challenge: UUID, rows: list[Any]) -> dict[str, Any]:
 
 
 def _locked(key: UUID, challenge: UUID, state: str) -> Challenge:
-    found = (
-        Challenge.objects.select_for_update(of=("self",))
-        .filter(pk=challenge, miner__key_id=key)
-        .first()
-    )
+    return _find(Challenge.objects.select_for_update(of=("self",)), key, challenge, state)
+
+
+def _find(among: QuerySet[Challenge], key: UUID, challenge: UUID, state: str) -> Challenge:
+    found = among.filter(pk=challenge, miner__key_id=key).first()
     if found is None:
         raise NotFound("challenge.unknown", "you have no such challenge")
     if found.state != state:

@@ -42,7 +42,7 @@ CREATE OR REPLACE FUNCTION gpu_difference(j gpu_job, p_item jsonb) RETURNS text 
     WHEN j.expires_at - j.created_at <> x.ttl * interval '1 second' THEN 'ttl_seconds'
     WHEN j.priority <> x.priority THEN 'priority'
     WHEN (c.gpu_model, c.min_vram_mb, c.cuda, c.region, c.model_names)
-         IS DISTINCT FROM (x.gpu_model, x.min_vram_mb, x.cuda, x.region, coalesce(x.models, '{}')) THEN 'constraints'
+         IS DISTINCT FROM (x.gpu_model, x.min_vram_mb, x.cuda, x.region, coalesce(x.models, '{}')::varchar[]) THEN 'constraints'
     ELSE 'input' END                  -- other numbers of one value, such as 1 and 1.0
     FROM jsonb_to_record(p_item) AS x(
       kind text, input_artifact text, offer_id uuid, max_price numeric, ttl int, priority int, gpu_model text,

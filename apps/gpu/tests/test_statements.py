@@ -45,7 +45,14 @@ def test_a_commitment_is_salted_twice_hashed_canonical_json():
     assert made == statements.commitment(salt=b"s" * 32, value=dict(reversed(value.items())))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**53, "\ud800"])
+@pytest.mark.parametrize("value", [10**17, 2**53, -(2**53), [2**53 + 2]])
+def test_a_large_number_that_is_a_double_is_the_same_as_whole_and_as_floating_point(value):
+    as_float = [float(value[0])] if isinstance(value, list) else float(value)
+
+    assert statements.canonical(value) == statements.canonical(as_float)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**53 + 1, -(2**60), 10**400, "\ud800"])
 def test_a_value_without_canonical_json_is_refused(value):
     with pytest.raises(Invalid) as caught:
         statements.commitment(salt=bytes(32), value=value)
