@@ -183,4 +183,7 @@ LOGGING_CONFIG = None  # aitbc.core.logging configures structlog and the standar
 # -- jobs --------------------------------------------------------------------------------------
 POLL_WAITERS = env.integer("POLL_WAITERS", 4)
 STREAM_WAITERS = env.integer("STREAM_WAITERS", 5000)
+GPU_WORKER_CPUS = env.text("GPU_WORKER_CPUS", "")
+GPU_WORKER_REGION = env.text("GPU_WORKER_REGION", "local")
+GPU_WORKER_PRICE = env.text("GPU_WORKER_PRICE", "0.001")
 RECEIPT_ADDRESSES = env.words("RECEIPT_ADDRESSES")

@@ -46,9 +46,9 @@ def platform_programs(var: Var, ports: Ports) -> tuple[Program, ...]:
         _manage("relay", "run_relay"),
         _manage("chain", "run_chain"),
         _celery("worker", "worker", "-Q", "default,settlement,zk,chain", "-c", "2", "-n", "worker@%h"),
-        _celery("gpu", "worker", "-Q", "gpu", "-c", "1", "-n", "gpu@%h"),
+        _celery("gpu", "worker", "-Q", "gpu", "-c", "1", "-n", "gpu@%h", GPU_WORKER_CPUS=_last_cpu()),
         _celery("beat", "beat", "--pidfile="),
-        _manage("miner", "run_miner", "--key-file", str(var.keys / "miner.key"), "--url", web_url),
+        _manage("miner", "run_miner", "--key-file", str(var.keys / "miner.key"), "--url", web_url, "--cpus", "0"),
     )
 
 
@@ -61,12 +61,17 @@ def _granian(
     return Program(name=name, command=command, environment=environment)
 
 
-def _celery(name: str, *arguments: str) -> Program:
+def _last_cpu() -> str:
+    """The miner takes the first processor, the platform's own worker the last: no device is sold twice."""
+    return str(max(os.sched_getaffinity(0)))
+
+
+def _celery(name: str, *arguments: str, **environment: str) -> Program:
     # On SIGTERM a worker waits for its tasks, however long they take. Interrupted ones come back, since they
     # are acknowledged late. Beat has no tasks, and knows no SIGQUIT.
     stop_signal = signal.SIGQUIT if arguments[0] == "worker" else signal.SIGTERM
     command = (sys.executable, "-m", "celery", "-A", "aitbc", *arguments, "-l", "INFO")
-    return Program(name=name, command=command, stop_signal=stop_signal)
+    return Program(name=name, command=command, environment=environment, stop_signal=stop_signal)
 
 
 def _manage(name: str, *arguments: str) -> Program:

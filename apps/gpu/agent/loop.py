@@ -124,6 +124,29 @@ class Agent:
             raise self._crash
         return self.summary
 
+    def attach(self) -> None:
+        """Register and keep the heart beating, for a caller that polls by `serve_one`."""
+        self._measure()
+        self._register_patiently()
+        self._heart.start()
+
+    def serve_one(self) -> str | None:
+        """Lease one job and run it in this thread: how it ended, or None if there was none."""
+        jobs = self._transport.poll(max_jobs=1, wait_seconds=0, kinds=self.kinds)
+        if not jobs:
+            return None
+        lease, slot = Lease(jobs[0]), self._slots[0]
+        self._leases[lease.id] = lease
+        try:
+            return self._worker.perform(lease, slot, chain_id=self._chain_id)
+        finally:
+            del self._leases[lease.id]
+
+    def detach(self) -> None:
+        """Finish with the platform after `attach`: leases go back, the device becomes free."""
+        self._heart.stop()
+        self._tell_platform(self._transport.sign_off)
+
     def stop(self) -> None:
         """Take no more jobs, finish those at hand, sign off."""
         self._stopping.set()
