@@ -85,8 +85,9 @@ demo-short: setup ## a shorter form of it
 up: setup ## start the platform in the background; prints its address and the admin's login
 	@$(MANAGE) platform up $(ARGS)
 
+# Without Django, so that a platform can be stopped even when its settings or apps cannot be loaded.
 down: ## stop it, with nothing left behind
-	@if test -x $(PYTHON); then $(MANAGE) platform down; fi
+	@if test -x $(PYTHON); then $(PYTHON) -c 'from aitbc.stack import platform; platform.down()'; fi
 
 stack: setup ## start only PostgreSQL, Redis and the chain
 	@$(MANAGE) stack up
@@ -96,6 +97,6 @@ bench: setup ## run bench/NAME.py
 	@$(PYTHON) bench/$(NAME).py $(ARGS)
 
 clean: down ## stop everything and remove what was made: data, keys, packages
-	@if test -x $(PYTHON); then $(MANAGE) stack destroy; fi
+	@if test -x $(PYTHON); then $(PYTHON) -c 'from aitbc import stack; stack.destroy()'; fi
 	@rm -rf var .venv node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
