@@ -35,8 +35,12 @@ class Account(models.Model):
     )
     asset = models.ForeignKey(Asset, on_delete=models.PROTECT)
     kind = models.CharField(max_length=12, choices=Kind)
-    chain = models.CharField(max_length=20, blank=True, help_text="Network of external and claimable accounts.")
-    shard = models.SmallIntegerField(default=0, help_text="Hot accounts without a limit are spread over shards.")
+    chain = models.CharField(
+        max_length=20, blank=True, help_text="Network of external and claimable accounts."
+    )
+    shard = models.SmallIntegerField(
+        default=0, help_text="Hot accounts without a limit are spread over shards."
+    )
     posted = AmountField(default=0)
     held = AmountField(default=0)
     overdraft = models.BooleanField(default=False, help_text="Mirrors value outside, so it may go negative.")
@@ -77,7 +81,7 @@ class Transfer(models.Model):
         on_delete=models.PROTECT,
         related_name="+",
         db_constraint=False,
-        help_text="Empty for a hold: who is paid is known when it is resolved.",
+        help_text="Empty for a hold, whose payee is known when it is resolved, and for what voids one.",
     )
     amount = AmountField()
     hold = models.UUIDField(null=True, help_text="The hold that this transfer resolves.")
@@ -95,7 +99,8 @@ class Transfer(models.Model):
             models.CheckConstraint(
                 condition=Q(credit__isnull=False, hold__isnull=True)
                 | Q(credit__isnull=False, state="posted")
-                | Q(credit__isnull=True, hold__isnull=True),
+                | Q(credit__isnull=True, hold__isnull=True)
+                | Q(credit__isnull=True, hold__isnull=False, state="voided"),
                 name="transfer_sides",
             ),
         ]

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from django.db import transaction
+
 from aitbc.core import db
 
 
@@ -41,34 +43,54 @@ RULES: dict[str, str] = {
            OR (e.account_id = t.credit_id) <> (e.amount > 0)""",
     "one_resolution_per_hold": """
         SELECT h.id::text FROM trading_transfer h
-        LEFT JOIN (SELECT hold, sum(amount) AS total, count(DISTINCT created_at) AS moments
+        LEFT JOIN (SELECT hold, sum(amount) FILTER (WHERE state = 'posted') AS total, count(*) AS items,
+                          count(*) FILTER (WHERE state = 'voided') AS voids,
+                          count(DISTINCT created_at) AS moments
                    FROM trading_transfer WHERE hold IS NOT NULL GROUP BY hold) p ON p.hold = h.id
-        WHERE h.credit_id IS NULL AND CASE h.state
-          WHEN 'posted' THEN p.total IS NULL OR p.total > h.amount OR p.moments <> 1
-          ELSE p.total IS NOT NULL END""",
-    "posting_has_its_hold": """
+        WHERE h.credit_id IS NULL AND h.hold IS NULL AND CASE h.state
+          WHEN 'posted' THEN p.total IS NULL OR p.total > h.amount OR p.moments <> 1 OR p.voids > 0
+          WHEN 'voided' THEN p.voids IS DISTINCT FROM 1 OR p.items <> 1
+          ELSE p.items IS NOT NULL END""",
+    "resolution_has_its_hold": """
         SELECT t.id::text FROM trading_transfer t LEFT JOIN trading_transfer h ON h.id = t.hold
-        WHERE t.hold IS NOT NULL AND (h.id IS NULL OR h.debit_id <> t.debit_id OR h.credit_id IS NOT NULL)""",
+        WHERE t.hold IS NOT NULL AND (h.id IS NULL OR h.debit_id <> t.debit_id
+           OR h.credit_id IS NOT NULL OR h.hold IS NOT NULL OR t.state <> h.state
+           OR (t.state = 'voided' AND t.amount <> h.amount))""",
     "payment_agrees_with_its_hold": """
         SELECT p.id::text FROM trading_payment p LEFT JOIN trading_transfer h ON h.id = p.id
         LEFT JOIN (SELECT hold, sum(amount) AS total, sum(amount) FILTER (WHERE kind = 'job.fee') AS fee
-                   FROM trading_transfer WHERE hold IS NOT NULL GROUP BY hold) x ON x.hold = p.id
-        WHERE h.id IS NULL OR h.amount <> p.held OR h.reference <> p.job
+                   FROM trading_transfer WHERE hold IS NOT NULL AND state = 'posted' GROUP BY hold) x
+          ON x.hold = p.id
+        WHERE h.id IS NULL OR h.amount <> p.held OR h.reference IS DISTINCT FROM p.job
            OR (p.state = 'escrowed') <> (h.state = 'pending')
            OR coalesce(x.total, 0) <> p.released + p.fee OR coalesce(x.fee, 0) <> p.fee""",
+    "job_hold_has_its_payment": """
+        SELECT h.id::text FROM trading_transfer h LEFT JOIN trading_payment p ON p.id = h.id
+        WHERE h.kind = 'job.hold' AND p.id IS NULL""",
+    "maturing_is_sum_of_unmatured_payments": """
+        SELECT coalesce(a.owner_id, p.provider_id)::text
+          FROM (SELECT owner_id, asset_id, sum(posted) AS total FROM trading_account
+                 WHERE kind = 'maturing' GROUP BY owner_id, asset_id) a
+          FULL JOIN (SELECT provider_id, asset, sum(released) AS total FROM trading_payment
+                      WHERE released > 0 AND matured_at IS NULL GROUP BY provider_id, asset) p
+            ON p.provider_id = a.owner_id AND p.asset = a.asset_id
+         WHERE coalesce(a.total, 0) <> coalesce(p.total, 0)""",
 }
 
 
 def audit() -> list[Finding]:
     """All findings; empty means that every rule holds.
 
-    One statement, so one snapshot: a rule that reads two tables never sees them a moment apart.
+    One statement, so one snapshot: a rule that reads two tables never sees them a moment apart. It may
+    take longer than a request is allowed to.
     """
     parts = [
         f"SELECT '{rule}', count(*), min(x.offender) FROM ({offenders}) AS x(offender)"
         for rule, offenders in RULES.items()
     ]
-    found = db.rows(" UNION ALL ".join(parts))
+    with transaction.atomic():
+        db.rows("SET LOCAL statement_timeout = 0")
+        found = db.rows(" UNION ALL ".join(parts))
     return [Finding(rule, count, example) for rule, count, example in found if count]
 
 

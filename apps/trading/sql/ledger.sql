@@ -10,6 +10,9 @@ BEGIN
    WHERE owner_id IS NOT DISTINCT FROM p_owner AND asset_id = p_asset AND kind = p_kind
      AND chain = p_chain AND shard = p_shard;
   IF FOUND THEN RETURN hit; END IF;
+  IF p_kind NOT IN ('available', 'maturing', 'fees', 'treasury', 'external', 'claimable', 'unattributed') THEN
+    RAISE EXCEPTION 'there is no account kind %', p_kind USING ERRCODE = 'invalid_parameter_value';
+  END IF;
   INSERT INTO trading_account (owner_id, asset_id, kind, chain, shard, posted, held, overdraft, created_at)
   VALUES (p_owner, p_asset, p_kind, p_chain, p_shard, 0, 0, p_kind = 'external', clock_timestamp())
   ON CONFLICT ON CONSTRAINT account_one_per_kind DO NOTHING;
@@ -20,13 +23,21 @@ BEGIN
 END $$;
 
 -- Applies a batch in order and returns one code per item; one bad item does not sink the others.
--- Actions: transfer (debit -> credit at once), hold (reserve on debit), post (pay `credit` out of
--- `hold`; several items of one hold are its one resolution and the rest returns), void (release `hold`).
--- A linked group (same p_links number, 0 = alone) is applied whole or not at all.
--- Codes: ok, exists, exists_with_different_<field>, insufficient_funds, amount_not_positive,
--- account_unknown, asset_mismatch, same_account, hold_unknown, hold_already_posted,
--- hold_already_voided, exceeds_hold, linked_failed.
--- Locks: holds by id, then accounts by id, always in this order, so that callers cannot deadlock.
+-- Actions, and what each one names beside id, kind and reference (anything else given is an exception):
+--   transfer  debit, credit, amount   debit -> credit at once
+--   hold      debit, amount           reserve on debit
+--   post      hold, credit, amount    pay `credit` out of `hold`; the items of one hold in one call are its
+--                                     one resolution, and what they leave returns to its debit account
+--   void      hold                    release `hold`
+-- A linked group (neighbours with the same p_links number, 0 = alone) is applied whole or not at all.
+-- Codes: ok, exists, exists_with_different_<action|hold|debit|credit|amount|kind|reference>,
+-- insufficient_funds, amount_not_positive (or not a whole number), amount_too_large, account_unknown,
+-- asset_mismatch, same_account, hold_unknown (also one made in the same call), hold_already_posted,
+-- hold_already_voided, exceeds_hold, linked_failed. What is refused leaves no trace, not even its id.
+-- A balance of more than 38 digits raises numeric_value_out_of_range. Two callers that bring the same new id
+-- at the same moment and share no account cannot see each other: the later one gets unique_violation on
+-- trading_transfer_pkey, and by then a second call tells `exists` from `exists_with_different_<field>`.
+-- Locks: holds by id, then accounts by id, then new ids in order: single calls never deadlock.
 CREATE OR REPLACE FUNCTION ledger_apply(
   p_ids uuid[], p_actions text[], p_debits bigint[], p_credits bigint[], p_amounts numeric[],
   p_holds uuid[], p_kinds text[], p_refs uuid[], p_links int[] DEFAULT NULL
@@ -40,14 +51,14 @@ DECLARE
   d_posted numeric[]; d_held numeric[];
   hold_ids uuid[]; hold_states text[]; hold_debits bigint[]; hold_amounts numeric[]; hold_left numeric[];
   known uuid[]; s_posted numeric[]; s_held numeric[]; s_states text[]; s_left numeric[];
-  i int; j int; k int; a int; c int; h int; code text;
+  i int; j int; k int; a int; c int; e int; h int; code text;
 BEGIN
   IF n = 0 THEN RETURN ARRAY[]::text[]; END IF;
   IF p_holds IS NOT NULL AND array_length(array_remove(p_holds, NULL), 1) > 0 THEN
     SELECT array_agg(t.id), array_agg(t.state), array_agg(t.debit_id), array_agg(t.amount)
       INTO hold_ids, hold_states, hold_debits, hold_amounts
       FROM (SELECT id, state, debit_id, amount FROM trading_transfer
-             WHERE id = ANY (p_holds) AND credit_id IS NULL ORDER BY id FOR UPDATE) t;
+             WHERE id = ANY (p_holds) AND credit_id IS NULL AND hold IS NULL ORDER BY id FOR UPDATE) t;
     hold_left := hold_amounts;
     FOR i IN 1..n LOOP
       h := array_position(hold_ids, p_holds[i]);
@@ -69,22 +80,49 @@ BEGIN
     IF coalesce(p_links[i], 0) <> 0 THEN
       WHILE j < n AND p_links[j + 1] = p_links[i] LOOP j := j + 1; END LOOP;
     END IF;
-    s_posted := d_posted; s_held := d_held; s_states := hold_states; s_left := hold_left;
+    IF j > i THEN
+      s_posted := d_posted; s_held := d_held; s_states := hold_states; s_left := hold_left;
+    END IF;
     FOR k IN i..j LOOP
+      IF p_ids[k] IS NULL OR p_kinds[k] IS NULL OR (CASE p_actions[k]
+           WHEN 'transfer' THEN p_holds[k] IS NOT NULL
+           WHEN 'hold' THEN (p_holds[k], p_credits[k]) IS DISTINCT FROM (NULL::uuid, NULL::bigint)
+           WHEN 'post' THEN p_debits[k] IS NOT NULL
+           WHEN 'void' THEN (p_debits[k], p_credits[k], p_amounts[k]) IS DISTINCT FROM (NULL::bigint, NULL::bigint, NULL::numeric)
+           ELSE true END) THEN
+        RAISE EXCEPTION 'item % (%) lacks its id or kind, or has fields of another action', k, p_actions[k]
+          USING ERRCODE = 'invalid_parameter_value';
+      END IF;
       code := NULL; a := array_position(acc_ids, debits[k]); c := array_position(acc_ids, p_credits[k]);
       h := array_position(hold_ids, p_holds[k]);
       IF known IS NOT NULL AND p_ids[k] = ANY (known) THEN
-        code := ledger_compare(p_ids[k], p_actions[k], debits[k], p_credits[k], p_amounts[k], p_holds[k], p_kinds[k], p_refs[k]);
-      ELSIF k > 1 AND p_ids[k] = ANY (p_ids[1:k - 1]) THEN
-        code := 'exists_with_different_item';
+        SELECT ledger_compare(
+                 ledger_facts(CASE WHEN t.credit_id IS NOT NULL AND t.hold IS NOT NULL THEN 'post'
+                                   WHEN t.credit_id IS NOT NULL THEN 'transfer'
+                                   WHEN t.hold IS NOT NULL THEN 'void' ELSE 'hold' END,
+                              t.hold, t.debit_id, t.credit_id, t.amount, t.kind, t.reference),
+                 ledger_facts(p_actions[k], p_holds[k], debits[k], p_credits[k],
+                              CASE p_actions[k] WHEN 'void' THEN hold_amounts[h] ELSE p_amounts[k] END, p_kinds[k], p_refs[k]))
+          INTO code FROM trading_transfer t WHERE t.id = p_ids[k];
+      ELSIF k > 1 AND p_ids[k] = ANY (p_ids[1:k - 1]) THEN   -- a repeat within the batch: only what was applied counts
+        FOR e IN 1..k - 1 LOOP
+          IF p_ids[e] = p_ids[k] AND codes[e] = 'ok' THEN
+            code := ledger_compare(
+              ledger_facts(p_actions[e], p_holds[e], debits[e], p_credits[e], p_amounts[e], p_kinds[e], p_refs[e]),
+              ledger_facts(p_actions[k], p_holds[k], debits[k], p_credits[k], p_amounts[k], p_kinds[k], p_refs[k]));
+          END IF;
+        END LOOP;
+      END IF;
+      IF code IS NOT NULL THEN NULL;                          -- the id is taken
       ELSIF p_actions[k] IN ('post', 'void') AND h IS NULL THEN code := 'hold_unknown';
       ELSIF p_actions[k] = 'void' THEN
         IF hold_states[h] <> 'pending' THEN code := 'hold_already_' || replace(hold_states[h], 'posting', 'posted');
         ELSE
           hold_states[h] := 'voided'; d_held[a] := d_held[a] - hold_amounts[h]; code := 'ok';
         END IF;
-      ELSIF p_amounts[k] IS NULL OR p_amounts[k] <= 0 OR p_amounts[k] <> trunc(p_amounts[k]) THEN
+      ELSIF p_amounts[k] IS NULL OR p_amounts[k] <= 0 OR p_amounts[k] = 'NaN' OR p_amounts[k] <> trunc(p_amounts[k]) THEN
         code := 'amount_not_positive';
+      ELSIF p_amounts[k] >= 1e38 THEN code := 'amount_too_large';
       ELSIF a IS NULL OR (c IS NULL AND p_actions[k] <> 'hold') THEN code := 'account_unknown';
       ELSIF a = c THEN code := 'same_account';
       ELSIF p_actions[k] <> 'hold' AND acc_assets[a] <> acc_assets[c] THEN code := 'asset_mismatch';
@@ -110,25 +148,29 @@ BEGIN
     IF j > i AND EXISTS (SELECT 1 FROM unnest(codes[i:j]) x WHERE x NOT IN ('ok', 'exists')) THEN
       d_posted := s_posted; d_held := s_held; hold_states := s_states; hold_left := s_left;
       FOR k IN i..j LOOP
-        IF codes[k] = 'ok' THEN codes[k] := 'linked_failed'; END IF;
+        IF codes[k] = 'ok' OR (codes[k] = 'exists' AND (known IS NULL OR p_ids[k] <> ALL (known))) THEN
+          codes[k] := 'linked_failed';
+        END IF;
       END LOOP;
     END IF;
     i := j + 1;
   END LOOP;
 
   INSERT INTO trading_transfer (id, kind, state, debit_id, credit_id, amount, hold, reference, created_at, resolved_at)
-  SELECT t.id, t.kind, CASE t.action WHEN 'hold' THEN 'pending' ELSE 'posted' END, t.debit,
-         CASE t.action WHEN 'hold' THEN NULL ELSE t.credit END, t.amount, t.hold, t.ref, moment,
-         CASE t.action WHEN 'hold' THEN NULL ELSE moment END
+  SELECT t.id, t.kind, CASE t.action WHEN 'hold' THEN 'pending' WHEN 'void' THEN 'voided' ELSE 'posted' END,
+         t.debit, t.credit, coalesce(t.amount, hold_amounts[array_position(hold_ids, t.hold)]), t.hold, t.ref,
+         moment, CASE t.action WHEN 'hold' THEN NULL ELSE moment END
     FROM unnest(p_ids, p_actions, debits, p_credits, p_amounts, p_holds, p_kinds, p_refs, codes)
          AS t(id, action, debit, credit, amount, hold, kind, ref, code)
-   WHERE t.code = 'ok' AND t.action <> 'void';
+   WHERE t.code = 'ok' ORDER BY t.id;
+  IF 'transfer' = ANY (p_actions) OR 'post' = ANY (p_actions) THEN
   INSERT INTO trading_entry (transfer_id, account_id, amount, created_at)
   SELECT t.id, leg.account, leg.amount, moment
     FROM unnest(p_ids, p_actions, debits, p_credits, p_amounts, codes)
          WITH ORDINALITY AS t(id, action, debit, credit, amount, code, ord)
     CROSS JOIN LATERAL (VALUES (t.debit, -t.amount), (t.credit, t.amount)) AS leg(account, amount)
    WHERE t.code = 'ok' AND t.action IN ('transfer', 'post') ORDER BY t.ord;
+  END IF;
   IF hold_ids IS NOT NULL THEN
     UPDATE trading_transfer t SET state = CASE s.state WHEN 'posting' THEN 'posted' ELSE s.state END, resolved_at = moment
       FROM unnest(hold_ids, hold_states) AS s(id, state)
@@ -141,17 +183,17 @@ BEGIN
 END $$;
 
 -- What a repeated id says: the same item is `exists`, any other names the first field that differs.
-CREATE OR REPLACE FUNCTION ledger_compare(
-  p_id uuid, p_action text, p_debit bigint, p_credit bigint, p_amount numeric, p_hold uuid, p_kind text, p_ref uuid
-) RETURNS text LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-  SELECT CASE
-    WHEN (p_action = 'hold') <> (t.credit_id IS NULL) THEN 'exists_with_different_action'
-    WHEN t.debit_id <> p_debit THEN 'exists_with_different_debit'
-    WHEN t.credit_id IS NOT NULL AND t.credit_id IS DISTINCT FROM p_credit THEN 'exists_with_different_credit'
-    WHEN t.amount <> p_amount THEN 'exists_with_different_amount'
-    WHEN t.hold IS DISTINCT FROM p_hold THEN 'exists_with_different_hold'
-    WHEN t.kind <> p_kind THEN 'exists_with_different_kind'
-    WHEN t.reference IS DISTINCT FROM p_ref THEN 'exists_with_different_reference'
-    ELSE 'exists' END
-  FROM trading_transfer t WHERE t.id = p_id
+CREATE OR REPLACE FUNCTION ledger_facts(
+  action text, hold uuid, debit bigint, credit bigint, amount numeric, kind text, reference uuid
+) RETURNS text[] LANGUAGE sql IMMUTABLE SET search_path = public, pg_temp AS $$
+  SELECT ARRAY[action, hold::text, debit::text, credit::text, trim_scale(amount)::text, kind, reference::text]
+$$;
+
+CREATE OR REPLACE FUNCTION ledger_compare(stored text[], given text[]) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = public, pg_temp AS $$
+  SELECT coalesce((
+    SELECT 'exists_with_different_' || x.field
+      FROM unnest(ARRAY['action', 'hold', 'debit', 'credit', 'amount', 'kind', 'reference'], stored, given)
+           WITH ORDINALITY AS x(field, old, new, o)
+     WHERE x.old IS DISTINCT FROM x.new ORDER BY x.o LIMIT 1), 'exists')
 $$;

@@ -8,16 +8,19 @@ DECLARE
   n int := array_length(p_ids, 1);
   codes text[];
 BEGIN
+  -- A client without an account has no money; his refusal writes nothing, not even an account.
   codes := ledger_apply(
     p_ids, array_fill('hold'::text, ARRAY[n]),
-    ARRAY(SELECT ledger_account(x.client, p_asset, 'available') FROM unnest(p_clients) WITH ORDINALITY AS x(client, o) ORDER BY o),
+    ARRAY(SELECT a.id FROM unnest(p_clients) WITH ORDINALITY AS x(client, o)
+            LEFT JOIN trading_account a ON a.owner_id = x.client AND a.asset_id = p_asset AND a.kind = 'available'
+             AND a.chain = '' AND a.shard = 0 ORDER BY o),
     array_fill(NULL::bigint, ARRAY[n]), p_amounts, array_fill(NULL::uuid, ARRAY[n]),
     array_fill('job.hold'::text, ARRAY[n]), p_jobs);
   INSERT INTO trading_payment (id, job, client_id, asset, state, held, released, fee, refunded, created_at)
   SELECT x.id, x.job, x.client, p_asset, 'escrowed', x.amount, 0, 0, 0, clock_timestamp()
     FROM unnest(p_ids, p_jobs, p_clients, p_amounts, codes) AS x(id, job, client, amount, code)
    WHERE x.code = 'ok';
-  RETURN codes;
+  RETURN array_replace(codes, 'account_unknown', 'insufficient_funds');
 END $$;
 
 -- Resolve the escrow of final jobs: `total` is earned by the provider (fee inside it), the rest returns.
@@ -32,14 +35,17 @@ DECLARE
 BEGIN
   SELECT value * interval '1 second' INTO maturing FROM accounts_parameter WHERE name = 'maturing_seconds';
   FOR p IN
-    SELECT y.id, y.job, y.asset, y.held, x.provider, x.total, x.fee
-      FROM unnest(p_jobs, p_providers, p_totals, p_fees) AS x(job, provider, total, fee)
-      JOIN trading_payment y ON y.job = x.job AND y.state = 'escrowed'
-     ORDER BY y.id FOR UPDATE OF y
+    -- Locked by id; then by provider, so that two calls make the accounts they lack in the same order.
+    SELECT * FROM (
+      SELECT y.id, y.job, y.asset, y.held, x.provider, x.total, x.fee
+        FROM unnest(p_jobs, p_providers, p_totals, p_fees) AS x(job, provider, total, fee)
+        JOIN trading_payment y ON y.job = x.job AND y.state = 'escrowed'
+       ORDER BY y.id FOR UPDATE OF y) z ORDER BY z.asset, z.provider, z.id
   LOOP
     resolved := resolved + 1;
-    IF p.total < 0 OR p.fee < 0 OR p.fee > p.total OR p.total > p.held THEN
-      RAISE EXCEPTION 'payment % cannot release % with fee % out of %', p.id, p.total, p.fee, p.held
+    IF (p.total >= 0 AND p.fee >= 0 AND p.fee <= p.total AND p.total <= p.held
+        AND (p.total = 0 OR p.provider IS NOT NULL)) IS NOT TRUE THEN
+      RAISE EXCEPTION 'payment % cannot release % with fee % out of % to %', p.id, p.total, p.fee, p.held, p.provider
         USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     IF p.total = 0 THEN
@@ -64,7 +70,10 @@ BEGIN
       provider_id = CASE WHEN p.total > 0 THEN p.provider END,
       released = p.total - p.fee, fee = p.fee, refunded = p.held - p.total, resolved_at = clock_timestamp(),
       matures_at = CASE WHEN p.total > p.fee THEN clock_timestamp() + maturing END
-     WHERE id = p.id;
+     WHERE id = p.id AND state = 'escrowed';
+    IF NOT FOUND THEN
+      RAISE EXCEPTION 'job % is settled twice in one call', p.job USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
   END LOOP;
   IF resolved = 0 THEN RETURN 0; END IF;
   codes := ledger_apply(ids, actions, array_fill(NULL::bigint, ARRAY[array_length(ids, 1)]), credits, amounts, holds, kinds, refs, links);
@@ -87,9 +96,10 @@ BEGIN
   SELECT ledger_apply(array_agg(gen_random_uuid()), array_agg('transfer'::text), array_agg(s.source), array_agg(s.target),
                       array_agg(s.amount), array_agg(NULL::uuid), array_agg('earning.matured'::text), array_agg(NULL::uuid))
     INTO codes
-    FROM (SELECT ledger_account(provider_id, asset, 'maturing') AS source,
-                 ledger_account(provider_id, asset, 'available') AS target, sum(released) AS amount
-            FROM trading_payment WHERE id = ANY (due) GROUP BY provider_id, asset) s;
+    FROM (SELECT ledger_account(g.provider_id, g.asset, 'maturing') AS source,
+                 ledger_account(g.provider_id, g.asset, 'available') AS target, g.amount
+            FROM (SELECT provider_id, asset, sum(released) AS amount FROM trading_payment
+                   WHERE id = ANY (due) GROUP BY asset, provider_id ORDER BY asset, provider_id) g) s;
   SELECT x INTO bad FROM unnest(codes) x WHERE x <> 'ok' LIMIT 1;
   IF bad IS NOT NULL THEN
     RAISE EXCEPTION 'the ledger refused to mature earnings: %', bad USING ERRCODE = 'integrity_constraint_violation';

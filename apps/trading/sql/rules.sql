@@ -2,11 +2,15 @@
 
 CREATE OR REPLACE FUNCTION trading_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
+  RAISE EXCEPTION 'rows of % stay', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
 END $$;
 CREATE TRIGGER entry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON trading_entry
   FOR EACH STATEMENT EXECUTE FUNCTION trading_refuse_change();
 CREATE TRIGGER transfer_never_deleted BEFORE DELETE OR TRUNCATE ON trading_transfer
+  FOR EACH STATEMENT EXECUTE FUNCTION trading_refuse_change();
+CREATE TRIGGER account_never_deleted BEFORE DELETE OR TRUNCATE ON trading_account
+  FOR EACH STATEMENT EXECUTE FUNCTION trading_refuse_change();
+CREATE TRIGGER payment_never_deleted BEFORE DELETE OR TRUNCATE ON trading_payment
   FOR EACH STATEMENT EXECUTE FUNCTION trading_refuse_change();
 
 -- Debits equal credits per transfer: all legs come in one INSERT, checked once per statement.

@@ -1,9 +1,9 @@
-"""`migrate` without `--database` brings every database up to date: the owner's role, then the chain's file."""
+"""`migrate` without `--database` brings every database up to date: the owner's, then the chain's file."""
 
-from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
+from django.core.management.base import CommandParser
 from django.core.management.commands.migrate import Command as DjangoMigrate
 from django.db import connections
 
@@ -11,16 +11,15 @@ from aitbc.core import ports
 
 
 class Command(DjangoMigrate):
-    def add_arguments(self, parser: ArgumentParser) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.set_defaults(database=None)
         for action in parser._actions:
             if action.dest == "database":
                 action.choices = [*settings.DATABASES]
 
-    def get_check_kwargs(self, options: dict[str, Any]) -> dict[str, Any]:
-        kwargs: dict[str, Any] = super().get_check_kwargs(options)
-        return kwargs | {"databases": [options["database"] or "owner"]}
+    def get_check_kwargs(self, options: dict[str, Any]) -> Any:
+        return {**super().get_check_kwargs(options), "databases": [options["database"] or "owner"]}
 
     def handle(self, *args: Any, **options: Any) -> None:
         wanted = options.pop("database")
@@ -38,30 +37,36 @@ def seed() -> None:
 
 
 def grant_application_role() -> None:
-    """The application's role may use every table, except where a migration took a right away.
+    """The application's role may use every table and function, except what a migration took from it.
 
-    Run after each migration, because a new table belongs to its owner alone. The rights taken from
-    the role are a comment on the table: `app: SELECT`.
+    Run after each migration, because what is new belongs to its owner alone. The rights that the role
+    has on a table are a comment on it when they are fewer than all: `app: SELECT`. Nobody else may
+    execute our functions: those of the ledger run with the owner's rights.
     """
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SELECT current_user")
+        (role,) = cursor.fetchone()
     with connections["owner"].cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = 'aitbc_app'")
-        if cursor.fetchone() is None:
-            return
-        cursor.execute(_GRANTS)
+        cursor.execute("SELECT current_user = %s", (role,))
+        if cursor.fetchone() != (True,):  # one role for both, in development only: it may do everything
+            cursor.execute("SELECT set_config('aitbc.role', %s, false)", (role,))
+            cursor.execute(_GRANTS)
 
 
 _GRANTS = """
 DO $$
-DECLARE t record; rights text;
+DECLARE t record; rights text; role text := current_setting('aitbc.role');
 BEGIN
-  GRANT USAGE ON SCHEMA public TO aitbc_app;
+  EXECUTE format('GRANT USAGE ON SCHEMA public TO %I', role);
   FOR t IN SELECT c.oid, c.relname, obj_description(c.oid) AS note FROM pg_class c
            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') LOOP
     rights := coalesce(substring(t.note FROM 'app: ([A-Z, ]+)'), 'SELECT, INSERT, UPDATE, DELETE');
-    EXECUTE format('REVOKE ALL ON %I FROM aitbc_app', t.relname);
-    EXECUTE format('GRANT %s ON %I TO aitbc_app', rights, t.relname);
+    EXECUTE format('REVOKE ALL ON %I FROM %I', t.relname, role);
+    EXECUTE format('GRANT %s ON %I TO %I', rights, t.relname, role);
   END LOOP;
-  GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO aitbc_app;
-  GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO aitbc_app;
+  EXECUTE format('GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO %I', role);
+  ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+  REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
+  EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO %I', role);
 END $$
 """
