@@ -4,7 +4,9 @@ Loaded by pyproject's addopts. `db` (pytest-django) rolls back; `committed_db` c
 several connections or processes, and empties the tables afterwards through the owner's role.
 """
 
+import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,34 +23,91 @@ def pytest_configure(config: pytest.Config) -> None:
     if not os.environ.get("DATABASE_URL"):
         from aitbc import stack
 
-        stack.up(services=("postgres", "redis"))
+        stack.up(("postgres", "redis"))
 
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_blocker: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Create and migrate as the owner, then point the application's role at the same database."""
-    from django.conf import settings
-    from django.core.management import call_command
-    from django.db import connections
-
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    name = f"test_aitbc_{worker}{os.getpid()}"
+    """A copy of the migrated template; the application's role is pointed at the same database."""
+    name = f"test_aitbc_{os.environ.get('PYTEST_XDIST_WORKER', '')}{os.getpid()}"
+    chain = tmp_path_factory.mktemp("chain") / "chain.db"
     with django_db_blocker.unblock():
-        _recreate(name)
-        for alias in ("owner", "default"):
-            connections[alias].close()
-            connections[alias].settings_dict["NAME"] = name
-            settings.DATABASES[alias]["NAME"] = name
-        chain = tmp_path_factory.mktemp("chain") / "chain.db"
-        connections["chain"].close()
-        connections["chain"].settings_dict["NAME"] = str(chain)
-        settings.DATABASES["chain"]["NAME"] = str(chain)
-        call_command("migrate", verbosity=0, interactive=False)
-        connections.close_all()
+        template, chain_template = _templates()
+        with _admin() as admin:
+            admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        shutil.copyfile(chain_template, chain)
+        _point_at(name, chain)
     yield
     with django_db_blocker.unblock():
-        connections.close_all()
-        _drop(name)
+        _point_at(name, chain)
+        with _admin() as admin:
+            admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def _templates() -> tuple[str, Path]:
+    """The databases as the migrations of this working tree make them: built once per state of the tree."""
+    from django.conf import settings
+
+    state = _fingerprint()
+    template, chain = f"test_template_{state}", settings.VAR_DIR / "test" / f"chain-{state}.db"
+    with _admin() as admin:
+        admin.execute("SELECT pg_advisory_lock(hashtextextended('test template', 0))")
+        known = admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (template,)).fetchone()
+        if known is None or not chain.exists():
+            _build(admin, template, chain)
+    return template, chain
+
+
+def _fingerprint() -> str:
+    root = Path(__file__).resolve().parents[3]
+    digest = hashlib.sha256()
+    for pattern in ("*/**/migrations/*.py", "*/**/sql/*.sql", "aitbc/core/management/commands/migrate.py"):
+        for file in sorted(root.glob(pattern)):
+            if "node_modules" not in file.parts:
+                digest.update(file.read_bytes())
+    digest.update((root / "aitbc/accounts/parameters.py").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _build(admin: Any, template: str, chain: Path) -> None:
+    from django.core.management import call_command
+
+    draft = f"{template}_draft"
+    admin.execute(f'DROP DATABASE IF EXISTS "{draft}" WITH (FORCE)')
+    admin.execute(f'DROP DATABASE IF EXISTS "{template}" WITH (FORCE)')
+    admin.execute(f'CREATE DATABASE "{draft}"')
+    chain.parent.mkdir(parents=True, exist_ok=True)
+    chain.unlink(missing_ok=True)
+    _point_at(draft, chain.with_suffix(".draft"))
+    chain.with_suffix(".draft").unlink(missing_ok=True)
+    call_command("migrate", verbosity=0, interactive=False)
+    _fold_wal()
+    _close_all()
+    os.replace(chain.with_suffix(".draft"), chain)
+    admin.execute(f'ALTER DATABASE "{draft}" RENAME TO "{template}"')
+
+
+def _point_at(name: str, chain: Path) -> None:
+    from django.conf import settings
+    from django.db import connections
+
+    _close_all()
+    for alias, target in (("owner", name), ("default", name), ("chain", str(chain))):
+        connections[alias].settings_dict["NAME"] = target
+        settings.DATABASES[alias]["NAME"] = target
+
+
+def _close_all() -> None:
+    from django.db import connections
+
+    connections.close_all()
+
+
+def _fold_wal() -> None:
+    from aitbc.core.db import shutdown_db
+
+    shutdown_db("chain")
 
 
 def _admin() -> Any:
@@ -56,17 +115,6 @@ def _admin() -> Any:
     from django.conf import settings
 
     return psycopg.connect(settings.DATABASE_OWNER_URL, autocommit=True)
-
-
-def _recreate(name: str) -> None:
-    with _admin() as admin:
-        admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        admin.execute(f'CREATE DATABASE "{name}"')
-
-
-def _drop(name: str) -> None:
-    with _admin() as admin:
-        admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
 @pytest.fixture
