@@ -94,7 +94,7 @@ stack: setup ## start only PostgreSQL, Redis and the chain
 
 bench: setup ## run bench/NAME.py
 	@test -n "$(NAME)" || { echo "usage: make bench NAME=jobs; there are: $$(ls bench | sed -n 's/\.py$$//p' | xargs)" >&2; exit 2; }
-	@$(PYTHON) bench/$(NAME).py $(ARGS)
+	@$(PYTHON) -m bench.$(NAME) $(ARGS)
 
 clean: down ## stop everything and remove what was made: data, keys, packages
 	@if test -x $(PYTHON); then $(PYTHON) -c 'from aitbc import stack; stack.destroy()'; fi
