@@ -43,7 +43,11 @@ def problem_response(request: HttpRequest, error: DomainError) -> HttpResponse:
 
 
 def from_validation(errors: list[dict[str, Any]]) -> Invalid:
-    fields = [{"loc": [str(part) for part in e["loc"]], "msg": e["msg"]} for e in errors]
+    """Ninja puts its parameter's name, by our habit `body`, between the source and the field."""
+    fields = []
+    for error in errors:
+        loc = [str(part) for part in error["loc"]]
+        fields.append({"loc": loc[1:] if loc[:2] == ["body", "body"] else loc, "msg": error["msg"]})
     return Invalid("request.invalid", "the request does not have the documented shape", errors=fields)
 
 
@@ -64,6 +68,8 @@ def as_domain_error(error: Exception) -> DomainError | None:
     if isinstance(error, drf.Throttled):
         return TooMany("http.too_many", "too many requests", retry_after=int(error.wait or 1))
     if isinstance(error, HttpError):
+        if isinstance(error.__cause__, DomainError):  # ninja wraps what the body's parser raises
+            return error.__cause__
         return _with_status(error.status_code, str(error))
     return _with_status(error.status_code, "") if isinstance(error, drf.APIException) else None
 

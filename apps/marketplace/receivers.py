@@ -1,0 +1,15 @@
+"""Offers follow their miners. Each event only says "look again": a repeat or a late one does no harm."""
+
+from uuid import UUID
+
+from aitbc.core.events import Event, receiver
+from apps.marketplace.services.following import follow_miner
+
+
+@receiver("gpu.miner_registered")
+@receiver("gpu.miner_returned")
+@receiver("gpu.miner_draining")
+@receiver("gpu.miner_left")
+@receiver("gpu.device_measured")
+def look_again(event: Event) -> None:
+    follow_miner(miner_id=UUID(event.payload["miner"]))

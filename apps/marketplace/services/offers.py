@@ -1,0 +1,174 @@
+"""Listing, changing and withdrawing offers; each only by the seller of its miner, or by the platform."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db import transaction
+
+from aitbc.core import clock, money
+from aitbc.core.auth import Principal
+from aitbc.core.errors import Conflict, Invalid, NotFound
+from apps.gpu.models import Device, Miner
+from apps.marketplace.models import Offer, OfferDevice, OfferTransition, owned_by
+from apps.marketplace.services import states
+
+FURTHEST = timedelta(days=366)
+
+
+@dataclass(frozen=True, slots=True)
+class NewOffer:
+    """`price` is a decimal string per device second. Without devices or kinds: all that the miner has."""
+
+    price: str
+    miner_id: UUID | None = None
+    devices: tuple[UUID, ...] = ()
+    kinds: tuple[str, ...] = ()
+    available_from: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OfferChange:
+    """None leaves a value as it is; `state` is listed or paused."""
+
+    price: str | None = None
+    kinds: tuple[str, ...] | None = None
+    available_from: datetime | None = None
+    state: str | None = None
+
+
+@transaction.atomic
+def list_offer(*, seller: Principal, offer: NewOffer) -> Offer:
+    """Put devices of the seller's miner on the market."""
+    miner = states.lock_miner(_own_miner(seller, offer.miner_id))
+    devices = _devices(miner, offer.devices)
+    listed = Offer(
+        miner=miner,
+        price=_price(offer.price),
+        kinds=_kinds(miner, offer.kinds or tuple(miner.kinds)),
+        available_from=_moment(offer.available_from),
+        **states.facts(miner, devices),
+    )
+    if absence := states.absent(miner):
+        raise _obstructed(absence)
+    if states.taken(devices):
+        raise _obstructed(Offer.Reason.DEVICE_TAKEN)
+    listed.save(force_insert=True)
+    OfferDevice.objects.bulk_create(OfferDevice(offer=listed, device=device) for device in devices)
+    OfferTransition.objects.create(offer=listed, after=listed.state, by_id=seller.user_id)
+    return listed
+
+
+@transaction.atomic
+def change_offer(*, seller: Principal, offer_id: UUID, change: OfferChange) -> Offer:
+    """Price and times hold for jobs submitted from now on: a queued job keeps the price it saw."""
+    offer = _locked(offer_id, seller)
+    if offer.state in (Offer.State.DELISTED, Offer.State.SUSPENDED):
+        raise Conflict(f"offer.{offer.state}", f"this offer is {offer.state} and cannot be changed")
+    if change.price is not None:
+        offer.price = _price(change.price)
+    if change.kinds is not None:
+        offer.kinds = _kinds(offer.miner, change.kinds)
+    if change.available_from is not None:
+        offer.available_from = _moment(change.available_from)
+    offer.save(update_fields=["price", "kinds", "available_from", "updated_at"])
+    if change.state == Offer.State.PAUSED:
+        states.move(offer, Offer.State.PAUSED, Offer.Reason.SELLER, by=seller.user_id)
+    elif change.state == Offer.State.LISTED:
+        _relist(offer, seller.user_id)
+    return offer
+
+
+@transaction.atomic
+def delist_offer(*, seller: Principal, offer_id: UUID) -> Offer:
+    """Withdraw for good; a repeat changes nothing. Jobs already submitted under it go on."""
+    offer = _locked(offer_id, seller)
+    if offer.state != Offer.State.DELISTED:
+        states.move(offer, Offer.State.DELISTED, Offer.Reason.SELLER, by=seller.user_id)
+    return offer
+
+
+@transaction.atomic
+def suspend_offer(*, offer_id: UUID, by: UUID, note: str) -> Offer:
+    """The platform takes it off the market until it lifts the suspension; `note` says why, for the log."""
+    offer = _locked(offer_id)
+    if offer.state == Offer.State.DELISTED:
+        raise Conflict("offer.delisted", "this offer is delisted already")
+    states.move(offer, Offer.State.SUSPENDED, Offer.Reason.PLATFORM, by=by, note=note)
+    return offer
+
+
+@transaction.atomic
+def lift_suspension(*, offer_id: UUID, by: UUID) -> Offer:
+    """Listed again, or paused for what stands in the way now."""
+    offer = _locked(offer_id)
+    if offer.state != Offer.State.SUSPENDED:
+        raise Conflict("offer.not_suspended", f"this offer is {offer.state}")
+    states.settle(offer, states.obstacle(offer), by=by)
+    return offer
+
+
+def _relist(offer: Offer, by: UUID) -> None:
+    """The seller's word for the hardware as it is now: a changed model is listed under its new name."""
+    states.refresh(offer)
+    if obstacle := states.obstacle(offer):
+        raise _obstructed(obstacle)
+    states.move(offer, Offer.State.LISTED, by=by)
+
+
+def _obstructed(reason: Offer.Reason) -> Conflict:
+    return Conflict(f"offer.{reason.value}", f"the offer cannot be listed: {reason.label}")
+
+
+def _locked(offer_id: UUID, seller: Principal | None = None) -> Offer:
+    """The offer under its miner's lock; another seller's does not exist for this one."""
+    found = Offer.objects.of_seller(seller) if seller else Offer.objects.all()
+    miner_id = found.filter(pk=offer_id).values_list("miner_id", flat=True).first()
+    if miner_id is None:
+        raise NotFound("offer.unknown", "there is no such offer of yours")
+    miner = states.lock_miner(miner_id)
+    offer = Offer.objects.select_for_update().get(pk=offer_id)
+    offer.miner = miner
+    return offer
+
+
+def _own_miner(seller: Principal, miner_id: UUID | None) -> UUID:
+    """The miner named, else that of this very key, else the only one of the key's owner."""
+    mine = dict(Miner.objects.filter(owned_by(seller)).values_list("pk", "key_id"))
+    by_key = [pk for pk, key in mine.items() if key == seller.key_id]
+    found = ([miner_id] if miner_id in mine else []) if miner_id else by_key or list(mine)
+    if len(found) != 1:
+        raise NotFound("miner.unknown", "name a registered miner of yours as miner_id")
+    return found[0]
+
+
+def _devices(miner: Miner, wanted: tuple[UUID, ...]) -> list[Device]:
+    active = list(miner.devices.filter(active=True).order_by("pk"))
+    chosen = [device for device in active if not wanted or device.pk in wanted]
+    if not chosen or len(chosen) < len(set(wanted)):
+        raise _field("devices", "each must be an active device of the miner")
+    return chosen
+
+
+def _kinds(miner: Miner, wanted: tuple[str, ...]) -> list[str]:
+    if missing := sorted(set(wanted) - set(miner.kinds)):
+        raise _field("kinds", f"the miner does not run {', '.join(missing)}")
+    return sorted(set(wanted))
+
+
+def _price(amount: str) -> int:
+    price = money.units(amount, 18)
+    if not 0 < price <= money.MAX_UNITS:
+        raise _field("price", "must be more than nothing")
+    return price
+
+
+def _moment(wanted: datetime | None) -> datetime:
+    now = clock.database_now()
+    if wanted is not None and wanted > now + FURTHEST:
+        raise _field("available_from", "lies more than a year ahead")
+    return max(wanted or now, now)
+
+
+def _field(name: str, message: str) -> Invalid:
+    return Invalid("request.invalid", message, errors=[{"loc": ["body", name], "msg": message}])
