@@ -9,6 +9,7 @@ from ninja.parser import Parser
 from aitbc.core.http import as_domain_error, problem_response, unexpected
 from aitbc.core.schema import MachineApi
 from apps.gpu.api import artifacts, jobs, miners, receipts
+from apps.marketplace.api import offers
 from apps.trading.api import accounts, payments
 
 
@@ -30,6 +31,7 @@ for prefix, router in (
     ("", receipts.router),
     ("/artifacts", artifacts.router),
     ("/miners", miners.router),
+    ("/marketplace", offers.router),
     ("", accounts.router),
     ("", payments.router),
 ):
