@@ -34,6 +34,10 @@ DEFINITIONS = (
     Definition("max_stored_bytes", 50 * 2**30, 1, 2**50, "bytes", "Artifacts one owner may store."),
     Definition("settlement_batch", 1000, 1, 100_000, "receipts", "Receipts that close a settlement batch at once."),
     Definition("settlement_seconds", 60, 1, 86_400, "seconds", "Age at which a smaller batch closes."),
+    Definition("address_wait_seconds", 86_400, 0, 604_800, "seconds", "A new payout address waits this long."),
+    Definition("payout_seconds", 3600, 0, 604_800, "seconds", "Time between two payout batches."),
+    Definition("payout_minimum_milli", 1000, 1, 10**12, "AIT/1000", "Smallest payout to one provider."),
+    Definition("payout_batch_ait", 10_000, 1, 10**9, "AIT", "Most that a payout batch promises with one key."),
 )
 
 
@@ -68,17 +72,21 @@ def change(*, name: str, value: int, by: User | None) -> Parameter:
     parameter = Parameter.objects.select_for_update().filter(pk=name).first()
     if parameter is None:
         raise NotFound("parameter.unknown", f"there is no parameter {name}")
-    if not parameter.minimum <= value <= parameter.maximum:
-        raise Invalid(
-            "parameter.out_of_bounds",
-            f"{name} lies between {parameter.minimum} and {parameter.maximum} {parameter.unit}",
-        )
+    require_within_bounds(parameter, value)
     ParameterChange.objects.create(
         parameter=parameter, old_value=parameter.value, new_value=value, changed_by=by
     )
     parameter.value = value  # type: ignore[assignment]  # a whole number of the NUMERIC(38,0) column
     parameter.save(update_fields=["value", "updated_at"])
     return parameter
+
+
+def require_within_bounds(parameter: Parameter, value: int) -> None:
+    if not parameter.minimum <= value <= parameter.maximum:
+        raise Invalid(
+            "parameter.out_of_bounds",
+            f"{parameter.name} lies between {parameter.minimum} and {parameter.maximum} {parameter.unit}",
+        )
 
 
 def as_dict(parameter: Parameter) -> dict[str, Any]:

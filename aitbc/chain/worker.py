@@ -86,12 +86,13 @@ class Worker:
             return False
         if height is None:
             return False
-        waiting = self._mine_if_needed(height)
+        if self._unfinished(height):
+            self._mine()
         with self._fenced() as status:
             status.problem = ""
             indexer.dispatch(status)
         self._advance(height)
-        return waiting
+        return self._unfinished(height)
 
     def _index(self) -> int | None:
         """Height of the chain after reading on; None while the network is halted."""
@@ -108,22 +109,20 @@ class Worker:
         with self._fenced() as status:
             status.halted = reason
 
-    def _mine_if_needed(self, height: int) -> bool:
-        """The embedded chain mines a block a second, and only while something is not final."""
+    def _unfinished(self, height: int) -> bool:
+        """Whether more blocks bring anything: a log or an intent that is not final yet."""
+        # What the contract refuses for now is tried again, but no block helps it.
+        hopeful = Intent.objects.open().exclude(state=State.REQUESTED, error__gt="")
         final = height - settings.CHAIN_FINALITY_DEPTH
-        waiting = (
-            # an intent that the contract refuses for now is tried again, but no block helps it
-            Intent.objects.open()
-            .filter(network=self.network)
-            .exclude(state=State.REQUESTED, error__gt="")
-            .exists()
-            or Log.objects.filter(block_id__gt=final).exists()
+        return (
+            hopeful.filter(network=self.network).exists() or Log.objects.filter(block_id__gt=final).exists()
         )
-        due = time.monotonic() - self._mined_at >= self._block_seconds
-        if waiting and due and settings.CHAIN_EMBEDDED:
+
+    def _mine(self) -> None:
+        """The embedded chain gets a block a second, so that its state file always holds what is final."""
+        if settings.CHAIN_EMBEDDED and time.monotonic() - self._mined_at >= self._block_seconds:
             self.client.call("evm_mine")
             self._mined_at = time.monotonic()
-        return waiting
 
     # -- intents -------------------------------------------------------------------------------
     def _advance(self, height: int) -> None:

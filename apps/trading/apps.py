@@ -8,7 +8,8 @@ class TradingConfig(AppConfig):
 
     def ready(self) -> None:
         from aitbc.core import ports
-        from apps.trading import receivers  # noqa: F401 - registers the handlers of chain events
+        from apps.trading import receivers
         from apps.trading.services import assets
 
         ports.subscribe("seed", assets.seed)
+        receivers.register()

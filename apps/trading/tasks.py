@@ -4,6 +4,7 @@ from celery import shared_task
 
 from aitbc.core import db
 from aitbc.core.tasks import RETRY_UNAVAILABLE
+from apps.trading.services import reserves, schedule
 
 
 @shared_task(name="trading.mature", **RETRY_UNAVAILABLE)
@@ -11,3 +12,15 @@ def mature(limit: int = 1000) -> int:
     """Earnings past their dispute window become available."""
     count: int = db.value("SELECT payments_mature(%s)", (limit,))
     return count
+
+
+@shared_task(name="trading.settle", **RETRY_UNAVAILABLE)
+def settle() -> dict[str, int]:
+    """Close the batches of receipts and payouts that are due."""
+    return {"receipts": schedule.seal_due_batches(), "payouts": schedule.seal_due_payouts()}
+
+
+@shared_task(name="trading.settle_reserves", **RETRY_UNAVAILABLE)
+def settle_reserves() -> str:
+    """Compare the ledger with the chain; the difference in smallest units."""
+    return str(reserves.check_reserves().difference)

@@ -120,9 +120,11 @@ def net(chain, db_of_chain) -> Net:
 
 
 @pytest.fixture
-def committed_net(chain, committed_db) -> Net:
+def committed_net(chain, committed_db) -> Iterator[Net]:
     """With real commits, for code that refuses an open transaction."""
-    return build_net(chain)
+    made = build_net(chain)
+    yield made
+    made.lose_chain_database()
 
 
 @pytest.fixture

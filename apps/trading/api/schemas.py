@@ -46,3 +46,90 @@ class PaymentOut(Schema):
     created_at: datetime
     resolved_at: datetime | None
     matures_at: datetime | None
+
+
+class DepositAddressOut(Schema):
+    asset: str
+    chain: str
+    address: str
+
+
+class DepositOut(Money):
+    id: UUID
+    chain: str
+    address: str
+    tx_hash: str
+    block: int
+    credited_at: datetime
+
+
+class DepositList(Schema):
+    items: list[DepositOut]
+    next: str | None
+
+
+class SettlementOut(Schema):
+    id: UUID
+    state: str
+    root: str
+    receipts: int
+    tx_hash: str | None
+    block: int | None
+    gas_used: int | None
+    chain: str
+    created_at: datetime
+    finalized_at: datetime | None
+
+
+class SettlementList(Schema):
+    items: list[SettlementOut]
+    next: str | None
+
+
+class ReservesOut(Schema):
+    """`difference` is what the chain holds more (or less) than the ledger owes; anything but 0 is an alarm."""
+
+    asset: str
+    ledger_liabilities: str
+    onchain: str
+    pending: str
+    difference: str
+    chain: str
+    block: int
+    checked_at: datetime
+
+
+class PayoutTargetIn(Schema):
+    address: str | None
+
+
+class PayoutTargetOut(Schema):
+    """Without an address earnings stay in the ledger; a new one is paid only after a wait."""
+
+    address: str | None
+    chain: str
+    set_at: datetime | None
+
+
+class ClaimOut(Schema):
+    """The arguments of the settlement contract's `claim`."""
+
+    batch_id: str
+    index: int
+    account: str
+    units: str
+    proof: list[str]
+
+
+class PayoutOut(Money):
+    batch: UUID
+    chain: str
+    state: str
+    claim: ClaimOut | None
+    claim_tx: str | None
+    claimed_at: datetime | None
+
+
+class PayoutList(Schema):
+    items: list[PayoutOut]
+    next: str | None

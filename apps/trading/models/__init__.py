@@ -1,5 +1,21 @@
+from apps.trading.models.deposits import Deposit, DepositAddress
 from apps.trading.models.ledger import Account, Asset, Entry, Transfer
 from apps.trading.models.payments import Payment
+from apps.trading.models.payouts import PayoutBatch, PayoutLeaf, PayoutTarget, ReserveCheck
 from apps.trading.models.settlement import ReceiptLeaf, SettlementBatch
 
-__all__ = ["Account", "Asset", "Entry", "Payment", "ReceiptLeaf", "SettlementBatch", "Transfer"]
+__all__ = [
+    "Account",
+    "Asset",
+    "Deposit",
+    "DepositAddress",
+    "Entry",
+    "Payment",
+    "PayoutBatch",
+    "PayoutLeaf",
+    "PayoutTarget",
+    "ReceiptLeaf",
+    "ReserveCheck",
+    "SettlementBatch",
+    "Transfer",
+]

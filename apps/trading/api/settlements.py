@@ -1,0 +1,46 @@
+"""`/v1/settlements` and `/v1/reserves`: what was anchored, and whether the money is there."""
+
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpRequest
+from ninja import Query, Router
+
+from aitbc.core.auth import ApiKey
+from aitbc.core.schema import errors
+from apps.trading.api.schemas import ReservesOut, SettlementList, SettlementOut
+from apps.trading.selectors import chain as selectors
+
+router = Router(tags=["settlement"])
+reader = ApiKey("money:read")
+
+
+@router.get(
+    "/settlements", auth=reader, response={200: SettlementList} | errors(403), summary="Batches, newest first"
+)
+def list_settlements(
+    request: HttpRequest,
+    cursor: str | None = Query(None, max_length=200, pattern=r"^[^\x00]*$"),
+    limit: int = Query(50, ge=1, le=200),
+) -> dict[str, Any]:
+    return selectors.settlements(cursor=cursor, limit=limit)
+
+
+@router.get(
+    "/settlements/{uuid:batch_id}",
+    auth=reader,
+    response={200: SettlementOut} | errors(403, 404),
+    summary="A settlement batch",
+)
+def get_settlement(request: HttpRequest, batch_id: UUID) -> dict[str, Any]:
+    return selectors.settlement(batch_id)
+
+
+@router.get(
+    "/reserves", auth=None, response={200: ReservesOut} | errors(404, 503), summary="Reserves, public"
+)
+def get_reserves(
+    request: HttpRequest, asset: str = Query("AIT", max_length=12, pattern=r"^[A-Za-z0-9]+$")
+) -> dict[str, Any]:
+    """Compared at one final block; `pending` is what the ledger has not posted yet of it."""
+    return selectors.reserves(asset=asset)

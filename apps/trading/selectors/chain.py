@@ -1,0 +1,141 @@
+"""Deposits, settlement batches, payouts and reserves as the API shows them."""
+
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import Q
+
+from aitbc.chain import merkle
+from aitbc.chain.addresses import bytes32
+from aitbc.core import money
+from aitbc.core.errors import NotFound, Unavailable
+from aitbc.core.pagination import decode, encode
+from apps.trading import claims
+from apps.trading.models import Asset, Deposit, PayoutLeaf, ReserveCheck, SettlementBatch
+
+
+def _show(units: int | None) -> str:
+    return money.show(units or 0, 18)
+
+
+def _ait(units: int | None) -> dict[str, str]:
+    return {"amount": _show(units), "asset": "AIT"}
+
+
+def _page(rows: list[Any], limit: int, show: Any, key: Any) -> dict[str, Any]:
+    following = encode(*key(rows[limit - 1])) if len(rows) > limit else None
+    return {"items": [show(row) for row in rows[:limit]], "next": following}
+
+
+def _uuid_after(cursor: str | None) -> UUID | None:
+    key = decode(cursor, 1)
+    try:
+        return UUID(str(key[0])) if key else None
+    except ValueError:
+        return None
+
+
+def deposits_of(*, user: UUID, cursor: str | None, limit: int) -> dict[str, Any]:
+    """Credited deposits, newest block first."""
+    found = Deposit.objects.filter(user_id=user).order_by("-block_number", "-ordinal", "-id")
+    key = decode(cursor, 2)
+    if key and all(isinstance(part, int) and 0 <= part < 2**31 for part in key):
+        block, ordinal = key
+        found = found.filter(Q(block_number__lt=block) | Q(block_number=block, ordinal__lt=ordinal))
+    return _page(list(found[: limit + 1]), limit, _deposit, lambda row: (row.block_number, row.ordinal))
+
+
+def _deposit(row: Deposit) -> dict[str, Any]:
+    return _ait(row.amount) | {
+        "id": row.pk,
+        "chain": row.network,
+        "address": row.address,
+        "tx_hash": row.tx_hash,
+        "block": row.block_number,
+        "credited_at": row.created_at,
+    }
+
+
+def settlements(*, cursor: str | None, limit: int) -> dict[str, Any]:
+    found = SettlementBatch.objects.order_by("-id")
+    after = _uuid_after(cursor)
+    rows = list((found.filter(id__lt=after) if after else found)[: limit + 1])
+    return _page(rows, limit, settlement_document, lambda row: (row.pk,))
+
+
+def settlement(batch: UUID) -> dict[str, Any]:
+    found = SettlementBatch.objects.filter(pk=batch).first()
+    if found is None:
+        raise NotFound("settlement.unknown", "there is no such settlement batch")
+    return settlement_document(found)
+
+
+def settlement_document(row: SettlementBatch) -> dict[str, Any]:
+    return {
+        "id": row.pk,
+        "state": row.state,
+        "root": row.root,
+        "receipts": row.receipts,
+        "tx_hash": row.tx_hash,
+        "block": row.block,
+        "gas_used": row.gas_used,
+        "chain": row.network,
+        "created_at": row.created_at,
+        "finalized_at": row.finalized_at,
+    }
+
+
+def payouts_of(*, user: UUID, cursor: str | None, limit: int) -> dict[str, Any]:
+    """The caller's leaves, newest first, with all that `claim` of the contract takes."""
+    found = PayoutLeaf.objects.filter(user_id=user).select_related("batch").order_by("-id")
+    key = decode(cursor, 1)
+    if key and isinstance(key[0], int) and 0 <= key[0] < 2**63:
+        found = found.filter(id__lt=key[0])
+    return _page(list(found[: limit + 1]), limit, _payout, lambda row: (row.pk,))
+
+
+def _payout(row: PayoutLeaf) -> dict[str, Any]:
+    claimable = row.batch.state == row.batch.State.FINAL and row.claimed_at is None
+    return _ait(row.amount) | {
+        "batch": row.batch_id,
+        "chain": row.batch.network,
+        "state": "claimed" if row.claimed_at else row.batch.state,
+        "claim": _claim(row) if claimable else None,
+        "claim_tx": row.claim_tx,
+        "claimed_at": row.claimed_at,
+    }
+
+
+def _claim(row: PayoutLeaf) -> dict[str, Any]:
+    leaves = [
+        claims.leaf(batch=row.batch_id, position=item.position, address=item.address, amount=int(item.amount))
+        for item in row.batch.leaves.order_by("position")
+    ]
+    proof = merkle.proof(leaves, row.position)
+    return {
+        "batch_id": bytes32(row.batch_id),
+        "index": row.position,
+        "account": row.address,
+        "units": str(row.amount),
+        "proof": ["0x" + node.hex() for node in proof],
+    }
+
+
+def reserves(*, asset: str) -> dict[str, Any]:
+    """The last comparison; Unavailable "reserves.unchecked" before the first."""
+    if not Asset.objects.filter(code=asset).exists():
+        raise NotFound("asset.unknown", "this ledger has no such asset")
+    found = ReserveCheck.objects.filter(network=settings.CHAIN_NETWORK, asset=asset).first()
+    if found is None:
+        raise Unavailable("reserves.unchecked", "the reserves have not been compared yet")
+    return {
+        "asset": found.asset,
+        "ledger_liabilities": _show(found.liabilities),
+        "onchain": _show((found.contract or 0) + (found.unswept or 0)),
+        "pending": _show(found.pending),
+        "difference": _show(found.difference),
+        "chain": found.network,
+        "block": found.block_number,
+        "checked_at": found.checked_at,
+    }

@@ -1,0 +1,62 @@
+"""Test money of a development chain: real mints, real deposits, no invented balance."""
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from django.db import transaction
+
+from aitbc.chain import intents
+from aitbc.chain.models import Intent
+from aitbc.core.ids import uuid7
+from apps.trading.models import Deposit
+from apps.trading.services import ledger
+from apps.trading.services.deposits import deposit_address
+
+CREDITED: Final = "credited"
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    intent: UUID
+    address: str
+    state: str
+
+
+def mint_deposit(*, user: UUID | None, amount: int) -> Minted:
+    """Ask the chain worker to mint `amount` (smallest units) to the deposit address; None: the treasury's."""
+    address = deposit_address(user=user)
+    with transaction.atomic():
+        intent = intents.request_intent(
+            kind="token.mint",
+            business_key=f"mint:{uuid7()}",
+            contract="AIT",
+            function="mint",
+            args=[address, str(amount)],
+            role="owner",
+        )
+    return Minted(intent.pk, address, str(intent.state))
+
+
+def state_of(minted: Minted) -> str:
+    """The intent's state, or "credited" once the ledger has it."""
+    intent = Intent.objects.get(pk=minted.intent)
+    if intent.tx_hash and Deposit.objects.filter(tx_hash=intent.tx_hash, address=minted.address).exists():
+        return CREDITED
+    return str(intent.state)
+
+
+def book_from_treasury(*, user: UUID, amount: int) -> None:
+    """Treasury -> user; Conflict when the treasury was not funded by a deposit of that size."""
+    ledger.apply_all(
+        [
+            ledger.Item(
+                id=uuid7(),
+                action="transfer",
+                kind="treasury.grant",
+                debit=ledger.account_id(owner=None, kind="treasury"),
+                credit=ledger.account_id(owner=user, kind="available"),
+                amount=amount,
+            )
+        ]
+    )

@@ -1,0 +1,177 @@
+"""Payouts: a bulk withdrawal that providers claim (protocols 1).
+
+Sealing holds the amounts; at FINAL they become claimable on the chain, a liability; a final Claimed
+ends it. So whatever happens, what was withdrawn and claimed never exceeds what the ledger held.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID, uuid5
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from aitbc.chain import intents, merkle, signing
+from aitbc.chain.addresses import bytes32
+from aitbc.chain.models import FinalEvent, Intent
+from aitbc.core import db
+from aitbc.core.errors import Conflict
+from aitbc.core.ids import uuid7
+from apps.trading import claims
+from apps.trading.models import PayoutBatch, PayoutLeaf, PayoutTarget
+from apps.trading.services import ledger
+
+MOST_LEAVES: Final = 1000
+_DUE = """
+SELECT t.user_id, t.address, a.id, a.posted - a.held FROM trading_payouttarget t
+  JOIN trading_account a ON a.owner_id = t.user_id AND a.asset_id = 'AIT' AND a.kind = 'available'
+ WHERE t.network = %s AND t.set_at <= clock_timestamp() - %s * interval '1 second'
+   AND a.posted - a.held >= %s ORDER BY a.id LIMIT %s"""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    user: UUID
+    address: str
+    account: int
+    amount: int
+
+
+def set_target(*, user: UUID, address: str | None) -> PayoutTarget | None:
+    """Have earnings paid to `address` on this network from now on; None keeps them in the ledger."""
+    if address is None:
+        PayoutTarget.objects.filter(user_id=user).delete()
+        return None
+    checked = signing.checksum_address(signing.parse_address(address))
+    with transaction.atomic():
+        target, created = PayoutTarget.objects.select_for_update().get_or_create(
+            user_id=user,
+            defaults={"network": settings.CHAIN_NETWORK, "address": checked, "set_at": timezone.now()},
+        )
+        if not created and target.address != checked:
+            target.address, target.set_at = checked, timezone.now()
+            target.save()
+    return target
+
+
+def _shares(*, minimum: int, most: int, wait_seconds: int) -> list[Share]:
+    """Who is due what, together at most `most`: the contract asks for a second key above."""
+    found = db.rows(_DUE, (settings.CHAIN_NETWORK, wait_seconds, minimum, MOST_LEAVES))
+    shares, left = [], most
+    for user, address, account, available in found:
+        amount = min(int(available), left)
+        if amount >= minimum:
+            shares.append(Share(user, signing.checksum_address(bytes(address)), account, amount))
+            left -= amount
+    return shares
+
+
+@transaction.atomic
+def seal_payouts(*, minimum: int, most: int, wait_seconds: int) -> PayoutBatch | None:
+    """Hold what providers with a target have available and ask the chain to promise it.
+
+    Amounts in units of 10**-18 AIT. A provider who spends his balance meanwhile is left out.
+    """
+    batch_id = uuid7()
+    shares = _shares(minimum=minimum, most=most, wait_seconds=wait_seconds)
+    holds = [uuid7() for _ in shares]
+    codes = ledger.apply(
+        [
+            ledger.Item(
+                id=hold,
+                action="hold",
+                kind="payout.hold",
+                debit=share.account,
+                amount=share.amount,
+                reference=batch_id,
+            )
+            for hold, share in zip(holds, shares, strict=True)
+        ]
+    )
+    kept = [(h, s) for h, s, code in zip(holds, shares, codes, strict=True) if code == "ok"]
+    return _request(batch_id, kept) if kept else None
+
+
+def _request(batch_id: UUID, kept: list[tuple[UUID, Share]]) -> PayoutBatch:
+    hashes = [
+        claims.leaf(batch=batch_id, position=i, address=share.address, amount=share.amount)
+        for i, (_, share) in enumerate(kept)
+    ]
+    total = sum(share.amount for _, share in kept)
+    batch = PayoutBatch.objects.create(
+        id=batch_id,
+        network=settings.CHAIN_NETWORK,
+        root="0x" + merkle.root(hashes).hex(),
+        total=total,
+        count=len(kept),
+    )
+    PayoutLeaf.objects.bulk_create(
+        PayoutLeaf(
+            batch=batch, position=i, user_id=share.user, address=share.address, amount=share.amount, hold=hold
+        )
+        for i, (hold, share) in enumerate(kept)
+    )
+    intents.request_intent(
+        kind="settlement.payout",
+        business_key=f"payout:{batch_id}",
+        contract="Settlement",
+        function="openPayout",
+        args=[bytes32(batch_id), batch.root, str(total), str(len(kept)), "0x"],
+    )
+    return batch
+
+
+def finish_payouts(intent: Intent) -> None:
+    """Final: provider -> claimable[chain]. Failed for good: the holds are released."""
+    batch = PayoutBatch.objects.select_for_update().get(pk=UUID(intent.args[0][2:34]))
+    final = intent.state == Intent.State.FINAL
+    ledger.apply_all([_resolution(batch, item, final=final) for item in batch.leaves.order_by("position")])
+    batch.state = PayoutBatch.State.FINAL if final else PayoutBatch.State.FAILED
+    batch.tx_hash, batch.block, batch.gas_used = intent.tx_hash, intent.block_number, intent.gas_used
+    batch.finalized_at = timezone.now()
+    batch.save()
+
+
+def _resolution(batch: PayoutBatch, item: PayoutLeaf, *, final: bool) -> ledger.Item:
+    if not final:
+        return ledger.Item(id=uuid5(item.hold, "void"), action="void", kind="payout.void", hold=item.hold)
+    return ledger.Item(
+        id=uuid5(item.hold, "claimable"),
+        action="post",
+        kind="payout.claimable",
+        credit=_claimable(batch, item),
+        amount=item.amount,
+        hold=item.hold,
+        reference=batch.pk,
+    )
+
+
+def _claimable(batch: PayoutBatch, item: PayoutLeaf) -> int:
+    return ledger.account_id(owner=item.user_id, kind="claimable", chain=batch.network)
+
+
+def receive_claim(event: FinalEvent) -> None:
+    """A final Claimed: the tokens are gone, and with them the liability."""
+    item = (
+        PayoutLeaf.objects.select_for_update()
+        .select_related("batch")
+        .get(batch_id=UUID(event.args["batchId"][2:34]), position=int(event.args["index"]))
+    )
+    if int(event.args["amount"]) != item.amount:
+        raise Conflict("payout.claim_differs", f"claim {item.position} of {item.batch_id} has another amount")
+    ledger.apply_all(
+        [
+            ledger.Item(
+                id=uuid5(item.hold, "claimed"),
+                action="transfer",
+                kind="payout.claimed",
+                debit=_claimable(item.batch, item),
+                credit=ledger.account_id(owner=None, kind="external", chain=event.network),
+                amount=item.amount,
+                reference=item.batch_id,
+            )
+        ]
+    )
+    item.claim_tx, item.claimed_at = event.tx_hash, event.block_time
+    item.save(update_fields=["claim_tx", "claimed_at"])
