@@ -293,6 +293,8 @@ class Agent:
         while not self._stopping.is_set():
             with self._changed:
                 self._changed.wait_for(lambda: self._slots or self._stopping.is_set())
+            if self._stopping.is_set():  # the slot came free while the miner was being stopped
+                return
             try:
                 begun = time.monotonic()
                 wait_seconds = 0 if self._wait_url else WAIT_SECONDS / 2

@@ -146,7 +146,15 @@ def test_a_plan_asks_for_the_seconds_at_the_declared_speed():
 
 @pytest.mark.parametrize(
     "change",
-    [{"n": matrices.MIN_N - 1}, {"n": 10**6}, {"steps": 0}, {"rounds": 2**30}, {"seed": "00"}, {"seed": 5}, {"n": "x"}],
+    [
+        {"n": matrices.MIN_N - 1},
+        {"n": 10**6},
+        {"steps": 0},
+        {"rounds": 2**30},
+        {"seed": "00"},
+        {"seed": 5},
+        {"n": "x"},
+    ],
 )
 def test_a_spec_outside_the_limits_is_refused(change):
     with pytest.raises(Invalid) as caught:

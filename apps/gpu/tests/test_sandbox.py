@@ -91,8 +91,8 @@ def test_the_warm_process_parses_nothing_and_its_jobs_share_no_state(sandbox):
     second = run(sandbox, "job", MATMUL)
 
     assert first.output["root"] == second.output["root"]
-    # A fork of a warm process, not 0.6 s of imports; generous for a busy machine.
-    assert second.milliseconds < 500
+    # A fork of a warm process: the imports alone would take 0.2 s of a processor.
+    assert second.metrics["cpu_seconds"] < 0.15
 
 
 def test_a_job_over_its_time_is_killed(sandbox):
@@ -213,7 +213,7 @@ def test_two_jobs_run_side_by_side(sandbox):
     begun = time.monotonic()
     outputs = []
     threads = [
-        threading.Thread(target=lambda: outputs.append(run(sandbox, "sleep", 1).output)) for _ in range(2)
+        threading.Thread(target=lambda: outputs.append(run(sandbox, "sleep", 2).output)) for _ in range(2)
     ]
     for thread in threads:
         thread.start()
@@ -221,7 +221,7 @@ def test_two_jobs_run_side_by_side(sandbox):
         thread.join()
 
     assert outputs == ["slept", "slept"]
-    assert time.monotonic() - begun < 1.9
+    assert time.monotonic() - begun < 3.9
 
 
 def test_the_scratch_folder_is_gone_with_the_job(sandbox):
