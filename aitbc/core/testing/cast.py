@@ -14,6 +14,7 @@ from aitbc.chain import keystore, networks, signing
 from aitbc.core.auth import Principal
 from aitbc.core.ids import uuid7
 from apps.gpu import statements
+from apps.gpu.services import leases
 from apps.gpu.services import miners as miner_services
 from apps.gpu.services.miners import DeviceClaim, Registration
 from apps.trading.services import ledger
@@ -23,8 +24,7 @@ ALL_SCOPES = ("jobs:read", "jobs:write", "money:read", "money:write", "miner", "
 
 
 def ensure_receipt_key() -> None:
-    if not keystore.exists("receipt"):
-        keystore.store("receipt", signing.new_private_key())
+    keystore.load_or_create("receipt")
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Person:
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> HttpResponse:
         extra = {"HTTP_AUTHORIZATION": f"Bearer {self.token}"}
         extra |= {f"HTTP_{name.upper()}": value for name, value in headers.items()}
-        data = orjson.dumps(body, default=str) if body is not None else b""
+        data = body if isinstance(body, bytes) else orjson.dumps(body, default=str) if body is not None else b""
         return Client().generic(method, path, data, content_type="application/json", **extra)
 
     def get(self, path: str, **headers: str) -> HttpResponse:
@@ -46,6 +46,15 @@ class Person:
 
     def post(self, path: str, body: Any = None, **headers: str) -> HttpResponse:
         return self.call("POST", path, {} if body is None else body, **headers)
+
+    def put(self, path: str, body: Any, **headers: str) -> HttpResponse:
+        return self.call("PUT", path, body, **headers)
+
+    def patch(self, path: str, body: Any) -> HttpResponse:
+        return self.call("PATCH", path, body)
+
+    def delete(self, path: str) -> HttpResponse:
+        return self.call("DELETE", path)
 
     @property
     def id(self) -> UUID:
@@ -94,6 +103,10 @@ class Seller(Person):
         response = self.post("/v1/miners/poll", body)
         assert response.status_code == 200, response.content
         return list(orjson.loads(response.content)["jobs"])
+
+    def claim(self, most: int) -> list[str]:
+        """Ids of what the service leases, without HTTP."""
+        return [lease["id"] for lease in orjson.loads(leases.claim(key=self.principal.key_id, most=most, kinds=None))]
 
     def deliver(self, lease: dict[str, Any], output: Any, **extra: Any) -> HttpResponse:
         body = {

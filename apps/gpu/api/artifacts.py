@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from django.http import FileResponse, HttpRequest, HttpResponseBase, StreamingHttpResponse
-from ninja import Router
+from ninja import Router, Status
 
 from aitbc.core.auth import PartyKey, caller
 from aitbc.core.errors import DomainError, Invalid
@@ -20,7 +20,7 @@ _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII)
 
 
 @router.put("/{sha256}", auth=PartyKey("jobs:write"), response={201: ArtifactOut} | errors(403), summary="Upload bytes")
-def put_artifact(request: HttpRequest, sha256: str) -> tuple[int, dict[str, object]]:
+def put_artifact(request: HttpRequest, sha256: str) -> Status[dict[str, object]]:
     """The body is always read in full and its hash checked while it streams."""
     length = request.META.get("CONTENT_LENGTH") or ""
     if not length.isdecimal():
@@ -28,7 +28,7 @@ def put_artifact(request: HttpRequest, sha256: str) -> tuple[int, dict[str, obje
     stored = artifacts.store(
         user=caller(request).user_id, sha256=sha256, read=request.read, length=int(length)
     )
-    return 201, {"sha256": sha256, "size": stored.size}
+    return Status(201, {"sha256": sha256, "size": stored.size})
 
 
 @router.get("/{sha256}", auth=PartyKey("jobs:read"), response={200: bytes, 206: bytes} | errors(403, 404, 416), summary="Download")

@@ -6,7 +6,7 @@ from uuid import UUID
 import orjson
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from ninja import Query, Router
+from ninja import Query, Router, Status
 from pydantic import AwareDatetime, ValidationError
 
 from aitbc.chain import networks
@@ -65,7 +65,7 @@ def make_nonce(request: HttpRequest) -> dict[str, Any]:
 @router.post(
     "/register", response={200: RegisterOut, 201: RegisterOut} | errors(403, 409), summary="Register this machine"
 )
-def register(request: HttpRequest, body: RegisterIn) -> tuple[int, dict[str, Any]]:
+def register(request: HttpRequest, body: RegisterIn) -> Status[dict[str, Any]]:
     """The miner's identity is its API key; a repeat brings it up to date and keeps its leases."""
     claims = tuple(DeviceClaim(**device.dict()) for device in body.devices)
     registration = Registration(
@@ -88,7 +88,7 @@ def register(request: HttpRequest, body: RegisterIn) -> tuple[int, dict[str, Any
         "wait_url": f"{settings.STREAM_URL}/v1/miners/wait" if settings.STREAM_URL else None,
         "chain_id": networks.chain_id(),
     }
-    return 201 if created else 200, answer
+    return Status(201 if created else 200, answer)
 
 
 @router.post("/heartbeat", response={200: HeartbeatOut} | errors(403, 404, 409), summary="I am alive")

@@ -39,12 +39,13 @@ def beat(
     previous: str,
     running: list[UUID],
     telemetry: list[dict[str, Any]],
-    samples: list[dict[str, Any]],
     signature: str | None,
+    samples: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Accept the next beat: renew its leases, note its samples, tell it what to cancel.
 
-    `telemetry` is what the miner sent and signs, `samples` the same as checked for storing. A miner that
+    `telemetry` is what the miner sent and signs, `samples` the same as checked for storing (by default
+    the telemetry itself). A miner that
     signed off stays off until it registers again: a beat under way at that moment must not undo it.
     """
     miner = Miner.objects.select_for_update(no_key=True).filter(key_id=key).first() or miners.of_key(key)
@@ -63,7 +64,7 @@ def beat(
     )
     if miner.state == Miner.State.DEAD:
         announce("gpu.miner_returned", f"miner:{miner.pk}", {"miner": str(miner.pk)})
-    _note_samples(miner, samples)
+    _note_samples(miner, telemetry if samples is None else samples)
     renewed = {job for (job,) in db.rows(_RENEW, (running, miner.pk))}
     return {
         "state": state,

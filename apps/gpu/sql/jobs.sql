@@ -57,7 +57,7 @@ CREATE TYPE gpu_submission AS (
   gpu_model text, min_vram_mb int, cuda int[], region text, models text[], miner uuid);
 
 -- Submit items of one client: escrow and queue each, or say why not. One bad item does not sink the others.
--- Codes: ok, exists, exists_with_different_content, insufficient_funds.
+-- Codes: ok, exists, exists_with_different_<field>, insufficient_funds.
 CREATE OR REPLACE FUNCTION gpu_submit_items(p_client uuid, p_items jsonb)
 RETURNS TABLE (ord int, code text, document json) LANGUAGE plpgsql AS $$
 DECLARE
@@ -96,8 +96,11 @@ BEGIN
   END IF;
   RETURN QUERY
     SELECT x.o::int,
-           CASE WHEN codes[x.o] = 'exists' AND (j.client_id <> p_client OR j.digest <> decode(items[x.o].digest, 'hex'))
-                THEN 'exists_with_different_content' ELSE codes[x.o] END,
+           CASE WHEN codes[x.o] <> 'exists' THEN codes[x.o]
+                WHEN j.id IS NULL THEN codes[array_position(ids, x.id)]      -- repeats an item that was refused
+                WHEN j.client_id <> p_client THEN 'exists_with_different_id'  -- and no word about the other one
+                WHEN j.digest <> decode(items[x.o].digest, 'hex')
+                THEN 'exists_with_different_' || gpu_difference(j, p_items->(x.o::int - 1)) ELSE 'exists' END,
            CASE WHEN j.client_id = p_client THEN gpu_job_document(j, p) END
       FROM unnest(ids) WITH ORDINALITY AS x(id, o)
       LEFT JOIN gpu_job j ON j.id = x.id LEFT JOIN trading_payment p ON p.job = x.id ORDER BY x.o;
@@ -320,8 +323,8 @@ END $$;
 -- Would a poll of this key's miner find something now? Asked once when it starts to wait.
 CREATE OR REPLACE FUNCTION gpu_has_work(p_key uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
   SELECT EXISTS (
-    SELECT 1 FROM gpu_miner m CROSS JOIN LATERAL gpu_classes_of(m, NULL) AS c(id)
+    SELECT 1 FROM gpu_miner m CROSS JOIN LATERAL gpu_classes_of(m, NULL) AS c
       JOIN gpu_job_queue q ON q.job_class_id = c.id AND q.expires_at > clock_timestamp()
-       AND q.max_price >= m.price AND q.avoid IS DISTINCT FROM m.id
+       AND (c.named OR q.max_price >= m.price) AND q.avoid IS DISTINCT FROM m.id
      WHERE m.key_id = p_key AND m.state IN ('online', 'suspect'))
 $$;
