@@ -13,13 +13,15 @@ from aitbc.stack.paths import Var
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """`stop_signal` asks for an orderly end; it is also what the program gets when its supervisor dies."""
+    """`stop_signal` asks for an orderly end; it is also what the program gets when its supervisor dies.
+    What `serves` others ends after them: a miner takes its leave through the web."""
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 15
+    serves: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,9 @@ def platform_programs(var: Var, ports: Ports) -> tuple[Program, ...]:
         _celery("worker", "worker", "-Q", "default,settlement,zk,chain", "-c", "2", "-n", "worker@%h"),
         _celery("gpu", "worker", "-Q", "gpu", "-c", "1", "-n", "gpu@%h", GPU_WORKER_CPUS=_last_cpu()),
         _celery("beat", "beat", "--pidfile="),
-        _manage("miner", "run_miner", "--key-file", str(var.keys / "miner.key"), "--url", web_url, "--cpus", "0"),
+        _manage(
+            "miner", "run_miner", "--key-file", str(var.keys / "miner.key"), "--url", web_url, "--cpus", "0"
+        ),
     )
 
 
@@ -58,7 +62,7 @@ def _granian(
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", workers, "--no-ws"]
     options += ["--respawn-failed-workers", "--respawn-interval", "0.5", "--workers-kill-timeout", "10"]
     command = (sys.executable, "-m", "granian", "--interface", interface, *options, target)
-    return Program(name=name, command=command, environment=environment)
+    return Program(name=name, command=command, environment=environment, serves=True)
 
 
 def _last_cpu() -> str:

@@ -64,7 +64,8 @@ class Watched:
         self.pause = min(2 * self.pause, _LONGEST_PAUSE)
 
     def wait_for_end(self) -> None:
-        process.wait_for(lambda: self.pid is None, seconds=self.program.stop_seconds)
+        if not process.wait_for(lambda: self.pid is None, seconds=self.program.stop_seconds):
+            log.warning("%s did not end within %.0f s", self.program.name, self.program.stop_seconds)
         process.stop(self.pid_file, with_signal=signal.SIGKILL, seconds=5, force=True)
 
 
@@ -111,12 +112,14 @@ class Supervisor:
                 watched.start()
 
     def stop(self) -> None:
-        """Ask all programs at once to end, then wait for each, killing those that do not."""
-        for watched in reversed(self.watched):
-            if (pid := watched.pid) is not None:
-                os.kill(pid, watched.program.stop_signal)
-        for watched in reversed(self.watched):
-            watched.wait_for_end()
+        """Ask the programs to end, first those that use others, and kill those that do not."""
+        for serves in (False, True):
+            wave = [watched for watched in self.watched if watched.program.serves is serves]
+            for watched in wave:
+                if (pid := watched.pid) is not None:
+                    os.kill(pid, watched.program.stop_signal)
+            for watched in wave:
+                watched.wait_for_end()
         _end_strays(self.keep())
 
 

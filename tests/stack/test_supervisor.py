@@ -25,7 +25,7 @@ def supervise(var, run_python, tmp_path):
     """Starts a supervisor over programs given as name -> code; its pid and a reader of what they wrote."""
     var.create()
 
-    def start(programs, **options):
+    def start(programs, serving=(), **options):
         written = tmp_path / "written"
         written.touch()
         commands = {name: (sys.executable, "-c", code, str(written)) for name, code in programs.items()}
@@ -34,7 +34,10 @@ def supervise(var, run_python, tmp_path):
             from aitbc.stack.paths import current
             from aitbc.stack.programs import Program
             from aitbc.stack.supervisor import Supervisor
-            programs = [Program(name=n, command=c, **{options!r}) for n, c in {commands!r}.items()]
+            programs = [
+                Program(name=n, command=c, serves=n in {serving!r}, **{options!r})
+                for n, c in {commands!r}.items()
+            ]
             supervisor = Supervisor(programs, var=current(), keep=set)
             supervisor.start()
             print("started", flush=True)
@@ -109,6 +112,29 @@ time.sleep(600)
     supervisor.communicate()
 
     assert gone(pid)
+
+
+def test_what_serves_others_is_asked_to_end_after_them(supervise):
+    code = """
+import signal, sys, time
+def leave(number, frame):
+    open(sys.argv[1], "a").write(f"{NAME} {time.monotonic_ns()}\\n")
+    time.sleep(0.5)
+    open(sys.argv[1], "a").write(f"{NAME} {time.monotonic_ns()}\\n")
+    sys.exit()
+signal.signal(signal.SIGTERM, leave)
+open(sys.argv[1], "a").write("0 0\\n")
+while True:
+    time.sleep(1)
+"""
+    programs = {"server": code.replace("NAME", "1"), "user": code.replace("NAME", "2")}
+    supervisor, written = supervise(programs, serving=("server",))
+    lines(written, 2)
+
+    supervisor.terminate()
+    supervisor.communicate()
+
+    assert [who for who, _ in lines(written, 6)] == [0, 0, 2, 2, 1, 1]
 
 
 def test_a_program_that_keeps_dying_is_started_ever_more_rarely(supervise):
