@@ -309,14 +309,17 @@ class Agent:
                 self._stopping.wait(next(tries))
 
     def _idle(self, begun: float) -> None:
-        """Until there may be work. A platform whose waiting places are taken answers at once: then pause."""
-        if self._wait_url:
+        """Until there may be work. Where all places to wait are taken the answer comes at once: pause."""
+        if self._wait_url is None:
+            pause = 0 if time.monotonic() - begun >= 1 else 1
+        else:
             try:
                 self._transport.wait(self._wait_url, seconds=WAIT_SECONDS)
+                pause = 0
             except (Unavailable, NotFound) as error:  # polling still works, only slower
                 logger.info("no place to wait", reason=error.message)
-        if time.monotonic() - begun < 1:
-            self._stopping.wait(1)
+                pause = 1
+        self._stopping.wait(pause)
 
     def _poll(self, *, most: int, wait_seconds: float) -> int:
         jobs = self._transport.poll(max_jobs=most, wait_seconds=wait_seconds, kinds=self.kinds)

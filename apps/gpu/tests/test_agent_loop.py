@@ -30,7 +30,8 @@ class Platform:
         self.artifacts, self.cancel, self.outages, self.lost = {}, [], [], set()
         self.sequence, self.head, self.address, self.challenge = 0, statements.GENESIS, None, None
         self.forgotten = self.lose_answer = False
-        self.verdict = None
+        self.verdict = self.wait_url = None
+        self.woken = threading.Event()
         self.polled = []
         self.lock = threading.Lock()
 
@@ -99,7 +100,7 @@ class Platform:
             "head": "0x" + self.head.hex(),
             "challenge": self.challenge,
             "chain_id": CHAIN_ID,
-            "wait_url": None,
+            "wait_url": self.wait_url,
         }
 
     def heartbeat(self, beat):
@@ -137,7 +138,9 @@ class Platform:
         return given
 
     def wait(self, url, *, seconds):
-        raise AssertionError("no wait_url was given")
+        self._hear("wait", url, seconds)
+        self.woken.wait(5)
+        self.woken.clear()
 
     def start(self, job, *, lease_token):
         self._hear("start", job)
@@ -411,6 +414,33 @@ def test_an_outage_at_any_moment_is_waited_out(running, platform):
 
     assert platform.outages == []
     assert platform.names().count("result") == 3
+
+
+def test_an_idle_miner_waits_where_it_is_told_and_takes_work_at_once(running, platform):
+    platform.wait_url = "http://stream.test/v1/miners/wait"
+    running()
+    platform.until(lambda: "wait" in platform.names())
+
+    job = platform.submit("bench.matmul", MATMUL)
+    begun = time.monotonic()
+    platform.woken.set()
+    platform.until(lambda: job["id"] in platform.held or job["id"] in platform.done)
+
+    assert time.monotonic() - begun < 0.9
+    assert ("wait", platform.wait_url, 20.0) in platform.calls
+    platform.until(lambda: job["id"] in platform.done)
+    platform.woken.set()
+
+
+def test_without_a_place_to_wait_the_miner_polls_in_pauses(running, platform):
+    platform.wait_url = "http://stream.test/v1/miners/wait"
+    platform.outages = ["wait"]
+    running()
+    platform.until(lambda: not platform.outages)
+
+    job = platform.submit("bench.matmul", MATMUL)
+    platform.until(lambda: job["id"] in platform.done)
+    platform.woken.set()
 
 
 def test_stopping_finishes_the_job_at_hand_then_signs_off(running, platform):
