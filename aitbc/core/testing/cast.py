@@ -11,6 +11,7 @@ from django.test import Client
 from aitbc.accounts.keys import create_key, find_principal
 from aitbc.accounts.models import Role, User
 from aitbc.chain import keystore, networks, signing
+from aitbc.core import money
 from aitbc.core.auth import Principal
 from aitbc.core.ids import uuid7
 from apps.gpu import statements
@@ -38,7 +39,7 @@ class Person:
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> HttpResponse:
         extra = {"HTTP_AUTHORIZATION": f"Bearer {self.token}"}
         extra |= {f"HTTP_{name.upper()}": value for name, value in headers.items()}
-        data = body if isinstance(body, bytes) else orjson.dumps(body, default=str) if body is not None else b""
+        data = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body, default=str)
         return Client().generic(method, path, data, content_type="application/json", **extra)
 
     def get(self, path: str, **headers: str) -> HttpResponse:
@@ -92,8 +93,8 @@ class Seller(Person):
     private_key: bytes
     miner_id: UUID
 
-    def sign_result(self, lease: dict[str, Any], output: Any) -> str:
-        statement = statement_of(lease, output)
+    def sign_result(self, lease: dict[str, Any], output: Any, artifact: str | None = None) -> str:
+        statement = statement_of(lease, output, artifact)
         digest = signing.digest(
             statements.domain(networks.chain_id()), statements.WORK_STATEMENT, statement.values()
         )
@@ -106,7 +107,8 @@ class Seller(Person):
 
     def claim(self, most: int) -> list[str]:
         """Ids of what the service leases, without HTTP."""
-        return [lease["id"] for lease in orjson.loads(leases.claim(key=self.principal.key_id, most=most, kinds=None))]
+        found = leases.claim(key=self.principal.key_id, most=most, kinds=None)
+        return [lease["id"] for lease in orjson.loads(found)]
 
     def deliver(self, lease: dict[str, Any], output: Any, **extra: Any) -> HttpResponse:
         body = {
@@ -118,10 +120,8 @@ class Seller(Person):
         return self.post(f"/v1/miners/{lease['id']}/result", body | extra)
 
 
-def statement_of(lease: dict[str, Any], output: Any) -> statements.WorkStatement:
-    """What an honest miner signs, made from the lease alone."""
-    from aitbc.core import money
-
+def statement_of(lease: dict[str, Any], output: Any, artifact: str | None = None) -> statements.WorkStatement:
+    """What an honest miner signs, made from the lease alone; `artifact` is an output's SHA-256."""
     salt = bytes.fromhex(lease["salt"][2:])
     return statements.WorkStatement(
         job=lease["id"],
@@ -130,11 +130,17 @@ def statement_of(lease: dict[str, Any], output: Any) -> statements.WorkStatement
         miner=lease["miner"],
         attempt=lease["attempt"],
         lease="0x" + statements.lease_hash(lease["lease_token"]).hex(),
-        input_commitment="0x" + statements.commitment(salt=salt, value=lease["input"]).hex(),
-        output_commitment="0x" + statements.commitment(salt=salt, value=output).hex(),
+        input_commitment=_commitment(salt, lease["input"], lease["input_artifact"]),
+        output_commitment=_commitment(salt, output, artifact),
         unit_price=money.units(lease["unit_price"]["amount"], 18),
         max_units=lease["max_units"],
     )
+
+
+def _commitment(salt: bytes, value: Any, artifact: str | None) -> str:
+    if artifact is not None:
+        return "0x" + statements.artifact_commitment(salt=salt, sha256=artifact).hex()
+    return "0x" + statements.commitment(salt=salt, value=value).hex()
 
 
 def seller(

@@ -5,8 +5,7 @@ import pytest
 
 from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT, MATMUL_OUTPUT, job_body
-from apps.gpu.models import Job, QueuedJob, Receipt
-from apps.trading.models import Entry, Payment, Transfer
+from apps.trading.models import Payment
 from apps.trading.services.audit import audit
 
 pytestmark = pytest.mark.django_db

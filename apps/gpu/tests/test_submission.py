@@ -129,7 +129,7 @@ def test_an_input_that_no_miner_could_commit_to_is_refused(alice, artifacts_dir)
         "NaN",
         "0.0000000000000000001",
         "9" * 21,
-        "١",
+        "\u0661",
     ],
 )
 def test_a_malformed_amount_is_refused_with_its_place(alice, amount):
