@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +70,10 @@ def environment(var: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    var = tmp_path_factory.mktemp("faults")
-    for folder in (var, *var.parents[:2]):
-        folder.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
+def platform() -> Iterator[Platform]:
+    # Not pytest's own folder, which it keeps closed: as root, PostgreSQL runs as another user.
+    var = Path(tempfile.mkdtemp(prefix="aitbc-faults-"))
+    var.chmod(0o755)
 
     def run(*arguments: str) -> None:
         done = subprocess.run(
@@ -89,6 +91,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield found
     finally:
         run("down")
+        shutil.rmtree(var)
 
 
 def _owner_url(var: Path) -> str:

@@ -111,7 +111,7 @@ def test_no_job_is_lost_and_none_paid_twice_while_everything_is_killed(platform:
     print(f"AITBC_FAULT_SEED={seed}")  # noqa: T201 - the way to repeat this run
     rng = random.Random(seed)
     token = platform.key("alice@example.com", "client", "jobs:read,jobs:write,money:read")
-    platform.manage("fund", "--user", "alice@example.com", "--amount", "1000", "--direct")
+    platform.manage("fund", "--user", "alice@example.com", "--amount", "1000", "--wait", "60")
     miners = ExtraMiners(platform, 2)
     killed: dict[str, int] = dict.fromkeys(VICTIMS, 0)
     try:
