@@ -148,7 +148,8 @@ BEGIN
     IF j > i AND EXISTS (SELECT 1 FROM unnest(codes[i:j]) x WHERE x NOT IN ('ok', 'exists')) THEN
       d_posted := s_posted; d_held := s_held; hold_states := s_states; hold_left := s_left;
       FOR k IN i..j LOOP
-        IF codes[k] = 'ok' OR (codes[k] = 'exists' AND (known IS NULL OR p_ids[k] <> ALL (known))) THEN
+        IF codes[k] = 'ok' OR (codes[k] = 'exists' AND (known IS NULL OR p_ids[k] <> ALL (known)) AND NOT EXISTS (
+             SELECT 1 FROM generate_series(1, i - 1) g WHERE p_ids[g] = p_ids[k] AND codes[g] = 'ok')) THEN
           codes[k] := 'linked_failed';
         END IF;
       END LOOP;

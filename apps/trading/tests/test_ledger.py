@@ -398,6 +398,14 @@ def test_a_repeat_inside_a_failed_group_was_not_applied_either():
     assert codes == ["linked_failed", "linked_failed", "insufficient_funds"]
 
 
+def test_a_repeat_of_an_earlier_group_stays_known_when_its_own_group_fails():
+    alice, bob = account(10), account()
+    item = transfer(alice, bob, 1)
+    codes = ledger.apply([item, *linked(item, transfer(alice, bob, 100)), item])
+    assert codes == ["ok", "exists", "insufficient_funds", "exists"]
+    assert balance(bob) == (1, 0)
+
+
 def test_only_neighbours_are_one_group():
     alice, bob = account(10), account()
     one, other, two = transfer(alice, bob, 1), transfer(alice, bob, 1), transfer(alice, bob, 100)
