@@ -280,11 +280,23 @@ class Worker:
         return check(Settlement(self.client, address_of(Settlement.name)), intent.args, block)
 
     def _finish(self, intent: Intent, state: Intent.State, **fields: object) -> None:
-        """Resolve once, with the subscribers' effects in the same transaction."""
+        """Resolve once, with the subscribers' effects in the same transaction.
+
+        If one of them fails, all of it is undone and tried again in the next round; other intents go on.
+        """
+        try:
+            self._resolve(intent, state, fields)
+        except Superseded:
+            raise
+        except Exception as error:
+            log.exception("a resolved intent could not be booked", intent=str(intent.pk), kind=intent.kind)
+            self._save(intent, error=f"resolved but not booked: {error}")
+        else:
+            log.info("intent resolved", intent=str(intent.pk), kind=intent.kind, state=state)
+
+    def _resolve(self, intent: Intent, state: Intent.State, fields: dict[str, object]) -> None:
         with self._fenced():
-            if not Intent.objects.open().filter(pk=intent.pk).update(state=state, **fields):
-                return
-            intent.refresh_from_db()
-            for handle in ports.subscribers(f"chain.intent:{intent.kind}"):
-                handle(intent)
-        log.info("intent resolved", intent=str(intent.id), kind=intent.kind, state=state)
+            if Intent.objects.open().filter(pk=intent.pk).update(state=state, **fields):
+                intent.refresh_from_db()
+                for handle in ports.subscribers(f"chain.intent:{intent.kind}"):
+                    handle(intent)

@@ -12,6 +12,7 @@ from aitbc.chain.client import Client
 from aitbc.chain.intents import request_intent
 from aitbc.chain.models import Deployment, FinalEvent, Intent, NetworkStatus, SignedTransaction
 from aitbc.chain.testing import AIT, Actor
+from aitbc.chain.testing.net import DEPTH
 from aitbc.chain.transactions import sign_and_store
 from aitbc.chain.worker import Superseded, Worker
 from aitbc.core.errors import Conflict, Unavailable
@@ -172,6 +173,34 @@ def test_killed_inside_the_final_transaction_the_subscriber_runs_again_once(fund
     funded.settle(funded.worker())
     assert_paid_once(funded, intent)
     assert effects() == ["final"]
+
+
+def test_a_subscriber_that_fails_keeps_its_intent_and_stops_no_other(net, subscribe):
+    def handler(intent):
+        Deployment.objects.create(
+            network="effects", name=f"final-{intent.pk}", address=BOB, tx_hash=intent.tx_hash
+        )
+        if intent.pk == broken.pk and not repaired:
+            raise ValueError("no such batch")
+
+    repaired = []
+    subscribe("chain.intent:settlement.anchor", handler)
+    broken, good = net.anchor(), net.anchor()
+    worker = net.worker()
+    for _ in range(DEPTH + 6):
+        worker.tick()
+
+    broken.refresh_from_db()
+    good.refresh_from_db()
+    assert (broken.state, good.state) == (State.MINED, State.FINAL)
+    assert "no such batch" in broken.error
+    assert effects() == ["final"]
+
+    repaired.append(True)
+    net.settle(worker)
+    broken.refresh_from_db()
+    assert (broken.state, broken.error) == (State.FINAL, "")
+    assert effects() == ["final", "final"]
 
 
 # -- lost things ---------------------------------------------------------------------------------

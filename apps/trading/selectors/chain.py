@@ -109,7 +109,7 @@ def _payout(row: PayoutLeaf) -> dict[str, Any]:
 
 def _claim(row: PayoutLeaf) -> dict[str, Any]:
     leaves = [
-        claims.leaf(batch=row.batch_id, position=item.position, address=item.address, amount=int(item.amount))
+        claims.leaf(batch=row.batch_id, position=item.position, address=item.address, amount=item.amount or 0)
         for item in row.batch.leaves.order_by("position")
     ]
     proof = merkle.proof(leaves, row.position)
