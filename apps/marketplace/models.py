@@ -81,7 +81,6 @@ class Offer(models.Model):
         indexes = [
             models.Index("state", "price", "id", name="offer_by_price"),
             models.Index("state", "memory_mb", "id", name="offer_by_memory"),
-            models.Index("state", "id", name="offer_by_age"),
             models.Index("state", Lower("model"), "price", "id", name="offer_by_model"),
             models.Index("state", "region", "price", "id", name="offer_by_region"),
             models.Index("state", "verified", "price", "id", name="offer_by_verified"),
@@ -99,8 +98,9 @@ class Offer(models.Model):
                 condition=Q(state="listed", reason="") | (~Q(state="listed") & ~Q(reason="")),
                 name="offer_reason_unless_listed",
             ),
-            # What the devices' rows refer to, so that the database itself copies the state to them.
-            models.UniqueConstraint(fields=["id", "state"], name="offer_state_reference"),
+            # What the devices' rows refer to, so that the database itself copies the state to them; and the
+            # order of the newest.
+            models.UniqueConstraint(fields=["state", "id"], name="offer_by_age"),
         ]
 
     def __str__(self) -> str:

@@ -239,10 +239,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="offer",
-            index=models.Index(models.F("state"), models.F("id"), name="offer_by_age"),
-        ),
-        migrations.AddIndex(
-            model_name="offer",
             index=models.Index(
                 models.F("state"),
                 django.db.models.functions.text.Lower("model"),
@@ -321,6 +317,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="offer",
-            constraint=models.UniqueConstraint(fields=("id", "state"), name="offer_state_reference"),
+            constraint=models.UniqueConstraint(fields=("state", "id"), name="offer_by_age"),
         ),
     ]

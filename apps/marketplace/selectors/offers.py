@@ -1,5 +1,6 @@
 """Search: simple filters, a total order, cursor pages; one SQL statement a page."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -12,13 +13,14 @@ from aitbc.core.pagination import decode, encode
 
 PUBLIC_READ_MS = 250
 _FROM = "FROM marketplace_offer o WHERE "
-# sort -> (column, direction); the id breaks ties in the same direction, so one index serves both ways
+# sort -> (column, direction). The id breaks ties in the same direction, so one index serves both ways.
 SORTS = {
     "price": ("price", "ASC"),
     "-price": ("price", "DESC"),
     "memory": ("memory_mb", "DESC"),
     "newest": ("id", "DESC"),
 }
+_NUMBERS = {"price": ("numeric", money.MAX_UNITS), "memory_mb": ("int", 2**31 - 1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,9 @@ def search(*, filters: Filters, sort: str, cursor: str | None, limit: int, count
     where, params = _where(filters)
     after, bound = _after(sort, cursor)
     column, direction = SORTS[sort]
+    order = f"o.{column} {direction}" + ("" if column == "id" else f", o.id {direction}")
     page = f"""SELECT o.{column}::text, o.id, marketplace_offer_document(o)::text {_FROM} {where} {after}
-               ORDER BY o.{column} {direction}, o.id {direction} LIMIT %s"""
+               ORDER BY {order} LIMIT %s"""
     with db.bounded(PUBLIC_READ_MS):
         found = db.rows(page, (*params, *bound, limit + 1))
         total = db.value(f"SELECT count(*) {_FROM} {where}", params) if count else None
@@ -59,12 +62,12 @@ def offer_document(offer_id: UUID) -> str:
 
 
 def _where(filters: Filters) -> tuple[str, list[Any]]:
-    memory = None if filters.min_vram_gb is None else filters.min_vram_gb * 1024
+    memory = None if filters.min_vram_gb is None else math.ceil(filters.min_vram_gb * 1024)
     price = None if filters.max_price is None else money.units(filters.max_price, 18)
     tests: list[tuple[str, Any]] = [
         ("o.state = %s", filters.state),
         ("lower(o.model) = lower(%s)", filters.model),
-        ("o.memory_mb >= %s::float8", memory),
+        ("o.memory_mb >= %s::int", memory),
         ("o.kinds @> ARRAY[%s::varchar]", filters.kind),
         ("o.region = %s", filters.region),
         ("o.price <= %s::numeric", price),
@@ -83,13 +86,16 @@ def _after(sort: str, cursor: str | None) -> tuple[str, list[Any]]:
     if made_by != sort:
         raise _bad_cursor("this cursor belongs to another sort order")
     column, direction = SORTS[sort]
-    bound = [_uuid(value) if column == "id" else _number(value), _uuid(last)]
-    kind = {"id": "uuid", "price": "numeric", "memory_mb": "int"}[column]
-    return f"AND (o.{column}, o.id) {'>' if direction == 'ASC' else '<'} (%s::{kind}, %s::uuid)", bound
+    sign = ">" if direction == "ASC" else "<"
+    if column == "id":
+        return f"AND o.id {sign} %s::uuid", [_uuid(last)]
+    kind, most = _NUMBERS[column]
+    return f"AND (o.{column}, o.id) {sign} (%s::{kind}, %s::uuid)", [_number(value, most), _uuid(last)]
 
 
-def _number(value: Any) -> int:
-    if not (isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 38):
+def _number(value: Any, most: int) -> int:
+    plain = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 38
+    if not plain or int(value) > most:
         raise _bad_cursor("this cursor is not one of ours")
     return int(value)
 

@@ -7,10 +7,13 @@ from uuid import uuid4
 import orjson
 import pytest
 
+from aitbc.chain import networks, signing
 from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT, Seller
-from apps.gpu.models import Device
-from apps.gpu.services.miners import DeviceClaim
+from apps.gpu import statements
+from apps.gpu.models import Device, Miner
+from apps.gpu.services import miners
+from apps.gpu.services.miners import DeviceClaim, Registration
 
 OFFERS = "/v1/marketplace/offers"
 
@@ -37,6 +40,31 @@ def add_device(seller: Seller, claim: DeviceClaim) -> Device:
         memory_mb=claim.memory_mb,
         cuda=claim.cuda,
     )
+
+
+def come_back(seller: Seller) -> None:
+    """Register again with what the miner was, as the daemon does when it starts."""
+    miner = Miner.objects.get(pk=seller.miner_id)
+    nonce = miners.make_nonce(key=seller.principal.key_id)
+    proof = {"prefix": seller.principal.prefix, "nonce": nonce, "address": miner.address}
+    digest = signing.digest(statements.domain(networks.chain_id()), statements.MINER_REGISTRATION, proof)
+    claims = tuple(
+        DeviceClaim(uuid=d.uuid, kind=d.kind, model=d.model, memory_mb=d.memory_mb, cuda=d.cuda)
+        for d in miner.devices.all()
+    )
+    registration = Registration(
+        name=miner.name,
+        region=miner.region,
+        concurrency=miner.concurrency,
+        kinds=tuple(miner.kinds),
+        models=(),
+        devices=claims,
+        price="0.001",
+        address=miner.address,
+        proof=signing.sign(seller.private_key, digest),
+        nonce=nonce,
+    )
+    miners.register(caller=seller.principal, registration=registration)
 
 
 @pytest.fixture
