@@ -123,6 +123,7 @@ def test_an_interrupted_up_leaves_nothing(var, users_of):
     assert process.wait_for(lambda: users_of() == [], seconds=30)
 
 
+@pytest.mark.slow
 def test_a_program_that_cannot_start_is_named_with_its_log(var, monkeypatch, users_of):
     monkeypatch.setenv("GRANIAN_BACKLOG", "1")  # its least is 128
 

@@ -2,7 +2,6 @@
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +12,7 @@ from aitbc.stack import StackError, platform
 
 class Command(BaseCommand):
     help = "Start, stop or show the platform: embedded servers, web, workers, chain, one miner."
-    requires_system_checks: Sequence[str] = []  # checks may ask the very servers this command starts
+    requires_system_checks = ()  # checks may ask the very servers this command starts
     requires_migrations_checks = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:

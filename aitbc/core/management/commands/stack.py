@@ -2,7 +2,6 @@
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +12,7 @@ from aitbc import stack
 
 class Command(BaseCommand):
     help = "Start, stop or show the embedded servers; their data stays under var/ until `destroy`."
-    requires_system_checks: Sequence[str] = []  # checks may ask the very servers this command starts
+    requires_system_checks = ()  # checks may ask the very servers this command starts
     requires_migrations_checks = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -35,7 +34,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         self.stdout.write(_as_json(found) if as_json else _as_text(found))
         if action == "status" and not all(service.healthy for service in found):
-            raise CommandError("not every server is running and healthy", returncode=3)
+            raise SystemExit(3)  # as service scripts do for one that does not run
 
 
 def _as_json(found: list[stack.ServiceStatus]) -> str:
