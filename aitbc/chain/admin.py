@@ -12,14 +12,29 @@ from aitbc.chain.models import Block, Deployment, FinalEvent, Intent, Log, Netwo
 from aitbc.core import show
 from aitbc.core.pages import ReadOnlyAdmin
 
-_STATES = {"requested": "info", "signed": "info", "broadcast": "warning", "mined": "warning", "final": "success",
-           "failed": "danger"}  # fmt: skip
+_STATES = {
+    "requested": "info",
+    "signed": "info",
+    "broadcast": "warning",
+    "mined": "warning",
+    "final": "success",
+    "failed": "danger",
+}
 
 
 @admin.register(Intent)
 class IntentAdmin(ReadOnlyAdmin):
     icon = "send"
-    list_display = ("id_shown", "kind", "state_shown", "business_key", "nonce", "tx_short", "block_number", "created_at")
+    list_display = (
+        "id_shown",
+        "kind",
+        "state_shown",
+        "business_key",
+        "nonce",
+        "tx_short",
+        "block_number",
+        "created_at",
+    )
     list_filter = ("state",)
     search_fields = ("id", "business_key", "tx_hash")
     search_help_text = "Id, business key or transaction"
@@ -34,9 +49,9 @@ class IntentAdmin(ReadOnlyAdmin):
     def id_shown(self, intent: Intent) -> str:
         return show.short(intent.pk)
 
-    @display(description="State", ordering="state", label=_STATES)
+    @display(description="State", ordering="state")
     def state_shown(self, intent: Intent) -> str:
-        return intent.state
+        return show.state(intent.state, _STATES)
 
     @display(description="Transaction")
     def tx_short(self, intent: Intent) -> str:
@@ -94,7 +109,10 @@ class FinalEventAdmin(ReadOnlyAdmin):
     search_help_text = "Number, block or transaction"
     fieldsets = (
         (None, {"fields": (("contract", "name", "network"), "args_shown")}),
-        ("Where", {"fields": ("tx_shown", ("ordinal", "log_index"), ("block_number", "block_time"), "block_shown")}),
+        (
+            "Where",
+            {"fields": ("tx_shown", ("ordinal", "log_index"), ("block_number", "block_time"), "block_shown")},
+        ),
     )
 
     @display(description="Transaction")
@@ -134,7 +152,13 @@ class SignedTransactionAdmin(ChainFileAdmin):
     search_fields = ("tx_hash", "intent_id")
     search_help_text = "Transaction or intent"
     ordering = ("-id",)
-    fields = ("tx_shown", ("sender", "nonce", "attempt"), ("gas", "max_fee"), ("epoch", "created_at"), "intent")
+    fields = (
+        "tx_shown",
+        ("sender", "nonce", "attempt"),
+        ("gas", "max_fee"),
+        ("epoch", "created_at"),
+        "intent",
+    )
 
     @display(description="Transaction")
     def tx_short(self, signed: SignedTransaction) -> str:

@@ -27,6 +27,8 @@ TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 STATIC_URL = "/static/"
 STATIC_ROOT = VAR_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "aitbc" / "static"]
+FORMAT_MODULE_PATH = ["aitbc.formats"]
 
 INSTALLED_APPS = [
     "unfold",
@@ -187,3 +189,18 @@ GPU_WORKER_CPUS = env.text("GPU_WORKER_CPUS", "")
 GPU_WORKER_REGION = env.text("GPU_WORKER_REGION", "local")
 GPU_WORKER_PRICE = env.text("GPU_WORKER_PRICE", "0.001")
 RECEIPT_ADDRESSES = env.words("RECEIPT_ADDRESSES")
+
+# -- console -----------------------------------------------------------------------------------
+UNFOLD = {
+    "SITE_TITLE": "AITBC console",
+    "SITE_HEADER": "AITBC",
+    "SITE_SUBHEADER": "AI compute marketplace",
+    "SITE_SYMBOL": "hub",
+    "SITE_URL": "",
+    "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "aitbc.console.dashboard",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "aitbc.console.favicon"}],
+    "STYLES": ["aitbc.console.stylesheet"],
+    "COMMAND": {"search_callback": "aitbc.console.find"},
+    "SIDEBAR": {"show_search": True, "command_search": True, "navigation": "aitbc.console.navigation"},
+}

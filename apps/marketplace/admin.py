@@ -71,9 +71,17 @@ class TransitionsOfOffer(ReadOnlyInline):
 class OfferAdmin(ReadOnlyAdmin):
     icon = "sell"
     list_display = (
-        "id_shown", "state_shown", "model", "device_count", "memory", "price_shown", "region", "verified", "miner_shown",
+        "id_shown",
+        "state_shown",
+        "model",
+        "device_count",
+        "memory",
+        "price_amount",
+        "region",
+        "verified",
+        "miner_shown",
         "created_at",
-    )  # fmt: skip
+    )
     list_select_related = ("miner",)
     list_filter = ("state", "verified")
     search_fields = ("id", "miner__id", "miner__owner__email")
@@ -82,24 +90,27 @@ class OfferAdmin(ReadOnlyAdmin):
     inlines = (DevicesOfOffer, TransitionsOfOffer)
     fieldsets = (
         (None, {"fields": (("state_shown", "reason"), ("miner_shown", "region"), "id")}),
-        ("For sale", {"fields": (("model", "device_count", "memory"), ("price_shown", "verified"), "kinds_shown")}),
-        ("Times", {"fields": (("available_from", "created_at", "updated_at"),)}),
+        (
+            "For sale",
+            {"fields": (("model", "device_count", "memory"), ("price_amount", "verified"), "kinds_shown")},
+        ),
+        ("Times", {"fields": (("created_at", "updated_at"), "available_from")}),
     )
 
     @display(description="Id")
     def id_shown(self, offer: Offer) -> str:
         return show.short(offer.pk)
 
-    @display(description="State", ordering="state", label=STATES)
+    @display(description="State", ordering="state")
     def state_shown(self, offer: Offer) -> str:
-        return offer.state
+        return show.state(offer.state, STATES)
 
     @display(description="Memory each", ordering="memory_mb")
     def memory(self, offer: Offer) -> str:
         return f"{offer.memory_mb} MiB"
 
     @display(description="Per device second", ordering="price")
-    def price_shown(self, offer: Offer) -> str:
+    def price_amount(self, offer: Offer) -> str:
         return show.amount(offer.price, offer.asset, decimals(offer.asset))
 
     @display(description="Miner", ordering="miner")
@@ -109,6 +120,10 @@ class OfferAdmin(ReadOnlyAdmin):
     @display(description="Kinds")
     def kinds_shown(self, offer: Offer) -> str:
         return ", ".join(offer.kinds)
+
+    def is_apt(self, name: str, offer: Offer) -> bool:
+        suspended = offer.state == Offer.State.SUSPENDED
+        return suspended if name == "lift_this" else offer.state in (Offer.State.LISTED, Offer.State.PAUSED)
 
     @action(
         description="Suspend",
@@ -174,9 +189,9 @@ class OfferDeviceAdmin(ReadOnlyAdmin):
     def offer_shown(self, part: OfferDevice) -> str:
         return show.link("marketplace_offer", part.offer_id, part.offer)
 
-    @display(description="State", ordering="state", label=STATES)
+    @display(description="State", ordering="state")
     def state_shown(self, part: OfferDevice) -> str:
-        return part.state
+        return show.state(part.state, STATES)
 
 
 @admin.register(OfferTransition)

@@ -1,0 +1,250 @@
+"""People, their keys, and the governed parameters."""
+
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from unfold.decorators import action, display
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from aitbc.accounts import keys, parameters
+from aitbc.accounts.models import ApiKey, Parameter, ParameterChange, User
+from aitbc.core import show
+from aitbc.core.errors import Invalid
+from aitbc.core.pages import ConsoleAdmin, ReadOnlyAdmin, ReadOnlyInline
+
+admin.site.unregister(Group)
+
+
+@admin.register(Group)
+class GroupAdmin(DjangoGroupAdmin, ConsoleAdmin):  # type: ignore[misc]  # unfold has no types
+    icon = "group"
+    search_fields = ("name",)  # type: ignore[misc]
+
+
+class NewUserForm(UserCreationForm):
+    class Meta:
+        model = User
+        fields = ("email",)
+        field_classes: ClassVar[dict[str, type[forms.Field]]] = {}
+
+    def clean_email(self) -> str:
+        """Addresses are kept in lower case, so that one person is one user."""
+        email = self.cleaned_data["email"].lower()
+        if User.objects.filter(email=email).exists():
+            raise ValidationError("There is a user with this address already.")
+        return str(email)
+
+
+class UserForm(UserChangeForm):
+    class Meta:
+        model = User
+        fields = "__all__"
+        field_classes: ClassVar[dict[str, type[forms.Field]]] = {}
+
+    def clean_email(self) -> str:
+        return str(self.cleaned_data["email"].lower())
+
+
+class KeysOfUser(ReadOnlyInline):
+    model = ApiKey
+    fields = ("key", "name", "scopes_shown", "state", "last_used_at")
+    readonly_fields = fields
+    verbose_name_plural = "API keys"
+
+    @display(description="Key")
+    def key(self, key: ApiKey) -> str:
+        return show.link("accounts_apikey", key.pk, key)
+
+    @display(description="Scopes")
+    def scopes_shown(self, key: ApiKey) -> str:
+        return ", ".join(key.scopes)
+
+    @display(description="State")
+    def state(self, key: ApiKey) -> str:
+        return "revoked" if key.revoked_at else "valid"
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin, ConsoleAdmin):  # type: ignore[misc]  # unfold has no types
+    """Users are never deleted: money, jobs and receipts name them. An inactive one can do nothing."""
+
+    icon = "person"
+    form, add_form, change_password_form = UserForm, NewUserForm, AdminPasswordChangeForm
+    list_display = ("email", "name", "role_shown", "is_active", "is_staff", "created_at", "last_login")
+    list_filter = ("role", "is_active", "is_staff")
+    search_fields = ("id", "email")  # type: ignore[misc]
+    search_help_text = "Id or e-mail"
+    ordering = ("-id",)
+    readonly_fields = ("id", "created_at", "last_login")
+    filter_horizontal = ("groups", "user_permissions")
+    inlines = (KeysOfUser,)
+    fieldsets = (
+        (None, {"fields": (("email", "name"), ("role", "is_active"), "password", "id")}),
+        ("Console", {"fields": (("is_staff", "is_superuser"), "groups", "user_permissions")}),
+        ("Times", {"fields": (("created_at", "last_login"),)}),
+    )
+    add_fieldsets = ((None, {"fields": ("email", "password1", "password2")}),)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_inlines(self, request: HttpRequest, obj: Any = None) -> tuple[Any, ...]:
+        return self.inlines if obj else ()
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """Only a superuser hands out rights: others could give themselves every one of them."""
+        user: Any = request.user
+        rights = () if user.is_superuser else ("is_staff", "is_superuser", "groups", "user_permissions")
+        return (*self.readonly_fields, *rights)
+
+    @display(description="Role", ordering="role")
+    def role_shown(self, user: User) -> str:
+        return show.state(user.role, {"operator": "primary", "miner": "info"})
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(ReadOnlyAdmin):
+    icon = "key"
+    list_display = (
+        "__str__",
+        "name",
+        "owner",
+        "scopes_shown",
+        "state",
+        "created_at",
+        "expires_at",
+        "last_used_at",
+    )
+    list_select_related = ("user",)
+    search_fields = ("id", "prefix", "user__email")
+    search_help_text = "Id, prefix, or the owner's e-mail"
+    actions = ("revoke",)
+    actions_detail = ("revoke_this",)
+    fieldsets = (
+        (None, {"fields": (("name", "prefix"), ("owner", "state"), "scopes_shown", "id")}),
+        ("Times", {"fields": (("created_at", "expires_at"), ("last_used_at", "revoked_at"))}),
+    )
+
+    @display(description="Owner", ordering="user")
+    def owner(self, key: ApiKey) -> str:
+        return show.link("accounts_user", key.user_id, key.user)
+
+    @display(description="Scopes")
+    def scopes_shown(self, key: ApiKey) -> str:
+        return ", ".join(key.scopes)
+
+    @display(description="State")
+    def state(self, key: ApiKey) -> str:
+        return show.state("revoked" if key.revoked_at else "valid", {"valid": "success", "revoked": "danger"})
+
+    @action(description="Revoke", permissions=["operate"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        self.apply_each(request, queryset, self._revoke, "Keys revoked")
+
+    @action(
+        description="Revoke",
+        permissions=["operate"],
+        icon="key_off",
+        dialog={
+            "title": "Revoke this key?",
+            "description": "It stops working at once and cannot be made valid again.",
+            "form_class": None,
+            "form_submit_text": "Revoke",
+        },
+    )
+    def revoke_this(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        return self.apply_one(request, object_id, self._revoke, "Keys revoked")
+
+    def is_apt(self, name: str, key: ApiKey) -> bool:
+        return key.revoked_at is None
+
+    @staticmethod
+    def _revoke(key: ApiKey) -> object:
+        return keys.revoke_key(key_id=key.pk)
+
+
+class ParameterForm(forms.ModelForm):
+    class Meta:
+        model = Parameter
+        fields = ("value",)
+
+    def clean_value(self) -> int:
+        """The bounds of `parameters.change`, said beside the field."""
+        value = int(self.cleaned_data["value"])
+        try:
+            parameters.require_within_bounds(self.instance, value)
+        except Invalid as error:
+            raise ValidationError(error.message) from error
+        return value
+
+
+class ChangesOfParameter(ReadOnlyInline):
+    model = ParameterChange
+    fields = readonly_fields = ("changed_at", "old_value", "new_value", "by")
+    verbose_name_plural = "History"
+    per_page = 20
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ParameterChange]:
+        changes: QuerySet[ParameterChange] = super().get_queryset(request)
+        return changes.select_related("changed_by")
+
+    @display(description="By")
+    def by(self, change: ParameterChange) -> str:
+        if change.changed_by_id is None:
+            return "the platform"
+        return show.link("accounts_user", change.changed_by_id, change.changed_by)
+
+
+@admin.register(Parameter)
+class ParameterAdmin(ConsoleAdmin):
+    """Changed through `parameters.change` alone, which keeps who changed what."""
+
+    icon = "tune"
+    form = ParameterForm
+    list_display = ("name", "value_shown", "unit", "bounds", "description", "updated_at")
+    search_fields = ("name",)
+    search_help_text = "Name"
+    list_per_page = 200
+    inlines = (ChangesOfParameter,)
+    readonly_fields = ("name", "unit", "bounds", "description", "updated_at")
+    fieldsets = (
+        (None, {"fields": ("description", ("value", "unit"), "bounds")}),
+        ("Last change", {"fields": ("updated_at",)}),
+    )
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @display(description="Allowed")
+    def bounds(self, parameter: Parameter) -> str:
+        return f"{parameter.minimum:,} to {parameter.maximum:,}"
+
+    @display(description="Value", ordering="value")
+    def value_shown(self, parameter: Parameter) -> str:
+        return f"{parameter.value:,}"
+
+    def save_model(self, request: HttpRequest, obj: Parameter, form: ParameterForm, change: bool) -> None:
+        if form.has_changed():
+            user: Any = request.user
+            parameters.change(name=obj.pk, value=form.cleaned_data["value"], by=user)
+
+
+@admin.register(ParameterChange)
+class ParameterChangeAdmin(ReadOnlyAdmin):
+    icon = "history"
+    list_display = ("parameter", "old_value", "new_value", "changed_by", "changed_at")
+    list_select_related = ("parameter", "changed_by")
+    search_fields = ("parameter__name", "changed_by__email")
+    search_help_text = "Parameter, or who changed it by e-mail"
+    fields = ("parameter", ("old_value", "new_value"), ("changed_by", "changed_at"))
+    ordering = ("-id",)

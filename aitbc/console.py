@@ -1,0 +1,172 @@
+"""Composition root of the console: its navigation, its dashboard, and jumping to an id.
+
+Every figure is read when the page is: from PostgreSQL, and the lengths of Celery's queues from Redis.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib import admin
+from django.http import HttpRequest
+from django.templatetags.static import static
+from django.urls import reverse
+from unfold.dataclasses import SearchResult
+
+from aitbc.celery import QUEUES
+from aitbc.chain import overview as chain
+from aitbc.core import clock, money, show
+from aitbc.core import overview as core
+from apps.gpu.models import Job, Miner
+from apps.gpu.selectors import overview as work
+from apps.marketplace.models import Offer
+from apps.trading.models import Payment, SettlementBatch, Transfer
+from apps.trading.selectors import overview as trading
+from apps.trading.selectors.assets import decimals
+
+ASSET = "AIT"
+TICK_IS_LATE = 15
+# Which pages stand first in their group; the others follow by name.
+_GROUPS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("Work", ("gpu",), ("job", "miner", "device", "receipt", "challenge", "queuedjob", "artifact")),
+    ("Market", ("marketplace",), ("offer",)),
+    (
+        "Money",
+        ("trading",),
+        ("payment", "account", "transfer", "entry", "settlementbatch", "deposit", "reservecheck"),
+    ),
+    ("Chain", ("chain",), ("networkstatus", "intent", "finalevent", "deployment")),
+    ("People", ("accounts", "auth"), ("user", "apikey", "parameter", "group")),
+    ("Platform", ("core", "django_celery_beat"), ("outboxevent", "deadtask", "platformtick", "periodictask")),
+)
+_IDS = (Job, Payment, Transfer, Miner, Offer, SettlementBatch)
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """Every page that this user may see, grouped by context; a new page needs no entry here."""
+    site = admin.site
+    seen = {name for _, labels, _ in _GROUPS for name in labels}
+    others = tuple(sorted({model._meta.app_label for model in site._registry} - seen))
+    groups: list[dict[str, Any]] = [
+        {
+            "title": None,
+            "items": [{"title": "Dashboard", "icon": "dashboard", "link": reverse("admin:index")}],
+        }
+    ]
+    for title, labels, first in (*_GROUPS, ("Other", others, ())):
+        pages = [page for model, page in site._registry.items() if model._meta.app_label in labels]
+        visible = [page for page in pages if page.has_view_permission(request)]
+        if visible:
+            visible.sort(key=lambda page: _place(page, first))
+            groups.append(
+                {
+                    "title": title,
+                    "collapsible": True,
+                    "separator": True,
+                    "items": [_item(page) for page in visible],
+                }
+            )
+    return groups
+
+
+def _place(page: Any, first: tuple[str, ...]) -> tuple[int, str]:
+    name = page.model._meta.model_name
+    return (first.index(name) if name in first else len(first), str(page.opts.verbose_name_plural))
+
+
+def _item(page: Any) -> dict[str, Any]:
+    name = str(page.opts.verbose_name_plural)
+    return {
+        "title": name[:1].upper() + name[1:],
+        "icon": getattr(page, "icon", "table_rows"),
+        "link": reverse(f"admin:{page.opts.app_label}_{page.opts.model_name}_changelist"),
+    }
+
+
+def find(request: HttpRequest, term: str) -> list[SearchResult]:
+    """The rows whose id is `term`, whatever they are."""
+    try:
+        wanted = UUID(term.strip())
+    except ValueError:
+        return []
+    found = []
+    for model in _IDS:
+        page: Any = admin.site._registry[model]
+        if page.has_view_permission(request) and model._default_manager.filter(pk=wanted).exists():
+            url = reverse(f"admin:{page.opts.app_label}_{page.opts.model_name}_change", args=[wanted])
+            found.append(SearchResult(str(page.opts.verbose_name).capitalize(), str(wanted), url, page.icon))
+    return found
+
+
+def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """What `admin/index.html` shows; values are formatted, so that the template has no rules."""
+    now = clock.database_now()
+    waiting, oldest = work.queue()
+    return context | {
+        "title": "Dashboard",
+        "now": now,
+        "jobs": work.jobs_by_state(),
+        "queue": waiting,
+        "queue_total": sum(count for _, count in waiting),
+        "queue_oldest": show.age(oldest, now) if oldest else None,
+        "miners": work.miners_by_state(),
+        "devices": work.devices(),
+        "chart": [(f"{hour:%H}:00", count) for hour, count in work.completed_per_hour()],
+        "money": _money(),
+        "settlement": trading.last_settlement(),
+        "unbatched": trading.unbatched_receipts(),
+        "reserves": _reserves(),
+        "network": chain.network(),
+        "intents": chain.open_intents(),
+        "outbox": _outbox(now),
+        "dead_tasks": core.dead_tasks(),
+        "tick": _tick(now),
+        "celery": core.queue_lengths(QUEUES),
+    }
+
+
+def _money() -> dict[str, str]:
+    """Decimal strings of `ASSET`, named in the labels beside them."""
+    figures, places = trading.money(ASSET), decimals(ASSET)
+    shown = {
+        name: money.show(getattr(figures, name), places) for name in ("escrow", "maturing", "fees", "owed")
+    }
+    return shown | {"asset": ASSET}
+
+
+def _amount(units: int) -> str:
+    return show.amount(units, ASSET, decimals(ASSET))
+
+
+def _reserves() -> dict[str, Any] | None:
+    check = trading.last_reserve_check(settings.CHAIN_NETWORK, ASSET)
+    if check is None:
+        return None
+    return {
+        "agree": check.difference == 0,
+        "on_chain": _amount((check.contract or 0) + (check.unswept or 0)),
+        "owed": _amount(check.liabilities or 0),
+        "difference": _amount(check.difference or 0),
+        "block": check.block_number,
+        "at": check.checked_at,
+    }
+
+
+def _outbox(now: Any) -> dict[str, Any]:
+    figures = core.outbox()
+    return figures | {"age": show.age(figures["oldest"], now) if figures["oldest"] else None}
+
+
+def _tick(now: Any) -> dict[str, Any] | None:
+    moment = core.last_tick()
+    if moment is None:
+        return None
+    return {"age": show.age(moment, now), "late": (now - moment).total_seconds() > TICK_IS_LATE}
+
+
+def stylesheet(request: HttpRequest) -> str:
+    return static("console/console.css")
+
+
+def favicon(request: HttpRequest) -> str:
+    return static("console/favicon.svg")

@@ -1,0 +1,185 @@
+"""What every page of the console shares: exact search, cheap counts, and actions that report refusals.
+
+Money and state have one writer each, a service; a page that could write them would be a second one.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, wraps
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.core.paginator import Paginator
+from django.db import connections
+from django.db.models import EmailField, Field, Model, Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import reverse
+from unfold.admin import ModelAdmin, StackedInline, TabularInline
+
+from aitbc.core.errors import DomainError
+
+COUNT_AT_MOST = 10_000
+
+
+def once(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Compute a field of a row's page once: its template asks for it several times."""
+
+    @wraps(method)
+    def shown(*args: Any) -> Any:
+        kept = args[-1].__dict__.setdefault("_shown", {})
+        if method.__qualname__ not in kept:
+            kept[method.__qualname__] = method(*args)
+        return kept[method.__qualname__]
+
+    return shown
+
+
+class EstimatingPaginator(Paginator[Any]):
+    """Counts exactly up to `COUNT_AT_MOST` rows; beyond, asks the planner's statistics, not the table."""
+
+    @cached_property
+    def count(self) -> int:
+        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
+        exact = rows.order_by()[: COUNT_AT_MOST + 1].count()
+        if exact <= COUNT_AT_MOST or rows.query.where or connections[rows.db].vendor != "postgresql":
+            return exact
+        return max(exact, _estimate(rows))
+
+
+def _estimate(rows: QuerySet[Any]) -> int:
+    with connections[rows.db].cursor() as cursor:
+        cursor.execute(
+            "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)", [rows.model._meta.db_table]
+        )
+        found = cursor.fetchone()
+    return int(found[0]) if found else 0
+
+
+class Unwritable:
+    """No add, change or delete through a form, whoever asks; viewing follows the user's permissions."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class ExactSearch:
+    """Search by whole values of indexed columns; a term that a column cannot hold is not looked for there."""
+
+    search_fields: Sequence[str] = ()
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        if not term or not self.search_fields:
+            return queryset, False
+        wanted = Q()
+        for name in self.search_fields:
+            field = _field(queryset.model, name)
+            if _holds(field, term):
+                wanted |= Q(**{name: term.lower() if isinstance(field, EmailField) else term})
+        return (queryset.filter(wanted) if wanted else queryset.none()), False
+
+
+def _field(model: type[Model], path: str) -> Field[Any, Any]:
+    """The column at the end of a path such as `client__email`."""
+    for step in path.split("__")[:-1]:
+        related = model._meta.get_field(step).related_model
+        if not isinstance(related, type):
+            raise FieldDoesNotExist(f"{path} does not lead to a column")
+        model = related
+    field = model._meta.get_field(path.split("__")[-1])
+    if not isinstance(field, Field):
+        raise FieldDoesNotExist(f"{path} does not lead to a column")
+    return field
+
+
+def _holds(field: Field[Any, Any], term: str) -> bool:
+    try:
+        field.get_db_prep_value(term, connections["default"])
+    except (ValidationError, ValueError, TypeError):
+        return False
+    return True
+
+
+class ConsoleAdmin(ExactSearch, ModelAdmin):
+    """The look and the limits that editable pages share with the read-only ones."""
+
+    paginator = EstimatingPaginator
+    show_full_result_count = False
+    list_per_page = 50
+    list_max_show_all = 0
+    list_disable_select_all = True
+    list_fullwidth = True
+    compressed_fields = True
+    icon = "table_rows"
+
+    def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Who may run this page's actions: who may change the model, were it writable by hand."""
+        user: Any = request.user
+        return bool(user.has_perm(f"{self.model._meta.app_label}.change_{self.model._meta.model_name}"))
+
+    def is_apt(self, name: str, row: Any) -> bool:
+        """Whether the action `name` makes sense on the page of `row`; the service has the last word."""
+        return True
+
+    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
+        actions = super().get_actions_detail(request, object_id)
+        row = self.get_object(request, unquote(object_id)) if actions else None
+        return [a for a in actions if row is not None and self.is_apt(a.method.original_function_name, row)]
+
+    def apply_each(
+        self, request: HttpRequest, chosen: Iterable[Any], service: Callable[[Any], object], done: str
+    ) -> None:
+        """Call `service` with each row; every refusal is shown, and does not stop the others."""
+        succeeded = 0
+        for row in chosen:
+            try:
+                service(row)
+            except DomainError as error:
+                self.message_user(request, f"{row}: {error.message} ({error.code})", messages.ERROR)
+            else:
+                succeeded += 1
+        if succeeded:
+            self.message_user(request, f"{done}: {succeeded}", messages.SUCCESS)
+
+    def apply_one(
+        self, request: HttpRequest, object_id: str, service: Callable[[Any], object], done: str
+    ) -> HttpResponse:
+        """The same for the row of a page, answered as the confirming dialog (htmx) expects it."""
+        row = self.get_object(request, unquote(object_id))
+        if row is None:
+            raise Http404
+        self.apply_each(request, [row], service, done)
+        opts = self.model._meta
+        url = reverse(f"admin:{opts.app_label}_{opts.model_name}_change", args=[object_id])
+        return HttpResponse(status=204, headers={"HX-Redirect": url})
+
+
+class ReadOnlyAdmin(Unwritable, ConsoleAdmin):
+    """Rows that people look at and only services write."""
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
+        listed = self.fields or [name for _, part in self.fieldsets or () for name in part["fields"]]
+        flat: list[str] = []
+        for item in listed:
+            flat += [item] if isinstance(item, str) else item
+        return tuple(flat)
+
+
+class ReadOnlyInline(Unwritable, TabularInline):
+    extra = 0
+    can_delete = False
+    show_change_link = False
+
+
+class ReadOnlyStack(Unwritable, StackedInline):
+    extra = 0
+    can_delete = False
