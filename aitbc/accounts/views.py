@@ -33,6 +33,12 @@ class SessionOnly(BasePermission):
         return request.auth is None or request.method in ("GET", "HEAD", "OPTIONS")
 
 
+def _user(request: Request) -> User:
+    user = request.user
+    assert isinstance(user, User)  # IsAuthenticated ran before
+    return user
+
+
 class Me(generics.RetrieveUpdateAPIView[User]):
     """The signed-in user."""
 
@@ -40,8 +46,7 @@ class Me(generics.RetrieveUpdateAPIView[User]):
     http_method_names = ["get", "patch", "head", "options"]
 
     def get_object(self) -> User:
-        user: Any = self.request.user
-        return User.objects.get(pk=user.pk)
+        return User.objects.get(pk=_user(self.request).pk)
 
 
 class Keys(generics.ListCreateAPIView[ApiKey]):
@@ -53,7 +58,7 @@ class Keys(generics.ListCreateAPIView[ApiKey]):
     def get_queryset(self) -> QuerySet[ApiKey]:
         if getattr(self, "swagger_fake_view", False):
             return ApiKey.objects.none()
-        return ApiKey.objects.filter(user_id=self.request.user.pk)
+        return ApiKey.objects.filter(user=_user(self.request))
 
     @extend_schema(responses={201: NewApiKeySerializer})
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -62,7 +67,7 @@ class Keys(generics.ListCreateAPIView[ApiKey]):
         data = serializer.validated_data
         with transaction.atomic():
             key, token = keys.create_key(
-                user=keys.find_user(request.user.pk),
+                user=_user(request),
                 name=data["name"],
                 scopes=data["scopes"],
                 expires_at=data.get("expires_at"),
@@ -76,7 +81,7 @@ class KeyDetail(APIView):
 
     @extend_schema(request=None, responses={200: ApiKeySerializer}, summary="Revoke one of your keys")
     def delete(self, request: Request, pk: UUID) -> Response:
-        key = keys.revoke_key(key_id=pk, user=keys.find_user(request.user.pk))
+        key = keys.revoke_key(key_id=pk, user=_user(request))
         return Response(ApiKeySerializer(key).data)
 
 

@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 
-class AmountField(models.DecimalField[int | None, int | None]):
+class AmountField(models.DecimalField[Any, Any]):
     """NUMERIC(38,0) in the database, `int` of smallest units in Python."""
 
     def __init__(self, **options: Any) -> None:
@@ -24,7 +24,7 @@ class AmountField(models.DecimalField[int | None, int | None]):
         return None if value is None else Decimal(int(value))
 
 
-class _HexField(models.BinaryField):
+class _HexField(models.BinaryField):  # type: ignore[type-arg]  # generic only in some releases of the stubs
     """Fixed-length bytes shown as 0x-prefixed hexadecimal."""
 
     length = 0

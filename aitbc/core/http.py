@@ -66,7 +66,7 @@ def as_domain_error(error: Exception) -> DomainError | None:
     if isinstance(error, Http404 | drf.NotFound):
         return NotFound("http.not_found", "there is nothing here")
     if isinstance(error, drf.Throttled):
-        return TooMany("http.too_many", "too many requests", retry_after=int(error.wait or 1))
+        return TooMany("http.too_many", "too many requests", retry_after=int(getattr(error, "wait", None) or 1))
     if isinstance(error, HttpError):
         if isinstance(error.__cause__, DomainError):  # ninja wraps what the body's parser raises
             return error.__cause__

@@ -81,7 +81,7 @@ class RequestValidationMiddleware(_Middleware):
         limit = settings.MAX_ARTIFACT_BYTES if artifact else settings.MAX_BODY_BYTES
         if not length.isdecimal() or int(length) > limit:
             return _status(413, "request.too_large", f"a body of this route has at most {limit} bytes")
-        if int(length) and not artifact and not request.content_type.endswith("json"):
+        if int(length) and not artifact and not (request.content_type or "").endswith("json"):
             return _status(415, "request.media_type", "send application/json")
         return None
 

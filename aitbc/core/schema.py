@@ -1,8 +1,9 @@
 """OpenAPI of both APIs: every operation also documents its errors as problem documents."""
 
-from typing import Any
+from typing import Any, Literal
 
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import ResolvedComponent
 from ninja import NinjaAPI, Schema
 
 PROBLEM_JSON = "application/problem+json"
@@ -57,7 +58,9 @@ def errors(*statuses: int) -> dict[Any, Any]:
 class ProblemAutoSchema(AutoSchema):
     """drf-spectacular with our error responses on every operation."""
 
-    def _get_response_bodies(self, direction: str = "response") -> dict[str, Any]:
+    def _get_response_bodies(
+        self, direction: Literal["request", "response"] = "response"
+    ) -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction)
         self.registry.register_on_missing(_problem_component(self))
         for status in ("400", "401", "403", "404", "409", "415", "422", "429", "503"):
@@ -72,11 +75,9 @@ class ProblemAutoSchema(AutoSchema):
 
 
 def _problem_component(schema: AutoSchema) -> Any:
-    from drf_spectacular.plumbing import ResolvableComponent
-
-    return ResolvableComponent(
+    return ResolvedComponent(  # type: ignore[no-untyped-call]  # the library has no types here
         name="Problem",
-        type=ResolvableComponent.SCHEMA,
+        type=ResolvedComponent.SCHEMA,
         schema=Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         | {"$defs": {}},
         object="Problem",
