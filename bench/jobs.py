@@ -67,7 +67,9 @@ def _measure(
 
     def run(duration: float) -> Any:
         work = (
-            cycle.batched(port, client, sellers, duration, size) if size else cycle.single(port, client, sellers, duration)
+            cycle.batched(port, client, sellers, duration, size)
+            if size
+            else cycle.single(port, client, sellers, duration)
         )
         return uvloop.run(work)
 
@@ -123,7 +125,12 @@ async def _waiting(port: int, sellers: list[Any]) -> dict[str, Any]:
 
     waiters = [wait(c, sellers[i % PAIRS].token) for i, c in enumerate(connections[:200])]
     await asyncio.gather(*waiters, *[live(c) for c in connections[200:]])
-    report = {"what": "waiting", "health_requests": len(times), "p99_ms": quantile(times, 0.99), "refused": refused}
+    report = {
+        "what": "waiting",
+        "health_requests": len(times),
+        "p99_ms": quantile(times, 0.99),
+        "refused": refused,
+    }
     print(json.dumps(report), flush=True)
     return report
 

@@ -51,5 +51,3 @@ def cycles_per_second(seconds: int = 8, clients: int = 8) -> float:
     match = re.search(r"tps = ([0-9.]+)", done.stdout)
     assert match is not None, done.stdout
     return round(float(match[1]), 1)
-
-

@@ -47,7 +47,9 @@ def web(processes: int = 2, threads: int = 4) -> Iterator[tuple[int, subprocess.
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = (ROOT / "var" / "log" / "bench-web.log").open("ab")
-    server = subprocess.Popen(_web_command(port, processes, threads), cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+    server = subprocess.Popen(
+        _web_command(port, processes, threads), cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+    )
     try:
         _await(port)
         yield port, server

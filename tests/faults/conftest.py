@@ -97,6 +97,11 @@ def platform() -> Iterator[Platform]:
 def _owner_url(var: Path) -> str:
     script = "from aitbc import stack; print(stack.discover().database_owner_url)"
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment(var), capture_output=True, text=True, check=True
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment(var),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.strip()

@@ -19,7 +19,6 @@ import pytest
 from aitbc.core.ids import uuid7
 from tests.faults.conftest import ROOT, Platform, environment
 
-JOBS = 500
 VICTIMS = ("web", "worker", "gpu", "relay", "chain", "stream", "beat", "miner", "extra-miner")
 pytestmark = pytest.mark.timeout(900)
 
@@ -56,17 +55,23 @@ class ExtraMiners:
             process.wait()
 
 
-def submit_all(platform: Platform, client: httpx.Client) -> list[str]:
+def submit_all(platform: Platform, client: httpx.Client, count: int) -> list[str]:
     """In batches of client-made ids, repeated until each is answered: the web is among the victims."""
-    ids = [str(uuid7()) for _ in range(JOBS)]
-    for start in range(0, JOBS, 50):
-        jobs = [
-            {"id": job, "kind": "bench.matmul", "input": {"n": 64, "seed": index, "dtype": "float32", "repeats": 3},
-             "max_price": {"amount": "1", "asset": "AIT"}, "ttl_seconds": 3600}
-            for index, job in enumerate(ids[start : start + 50], start)
-        ]  # fmt: skip
+    ids = [str(uuid7()) for _ in range(count)]
+    for start in range(0, count, 50):
+        jobs = [job_body(job, seed) for seed, job in enumerate(ids[start : start + 50], start)]
         insist(lambda body={"jobs": jobs}: client.post("/v1/jobs/batch", json=body))
     return ids
+
+
+def job_body(job: str, seed: int) -> dict[str, object]:
+    return {
+        "id": job,
+        "kind": "bench.matmul",
+        "input": {"n": 64, "seed": seed, "dtype": "float32", "repeats": 3},
+        "max_price": {"amount": "1", "asset": "AIT"},
+        "ttl_seconds": 3600,
+    }
 
 
 def insist(call) -> httpx.Response:
@@ -106,7 +111,8 @@ def unfinished(platform: Platform) -> int:
     return count
 
 
-def test_no_job_is_lost_and_none_paid_twice_while_everything_is_killed(platform: Platform):
+@pytest.mark.parametrize(("jobs", "kills"), [(60, 4), pytest.param(500, 10, marks=pytest.mark.slow)])
+def test_no_job_is_lost_and_none_paid_twice_while_everything_is_killed(platform: Platform, jobs, kills):
     seed = int(os.environ.get("AITBC_FAULT_SEED", time.time_ns() % 10**6))
     print(f"AITBC_FAULT_SEED={seed}")  # noqa: T201 - the way to repeat this run
     rng = random.Random(seed)
@@ -116,7 +122,7 @@ def test_no_job_is_lost_and_none_paid_twice_while_everything_is_killed(platform:
     killed: dict[str, int] = dict.fromkeys(VICTIMS, 0)
     try:
         with platform.client(token) as client:
-            ids = submit_all(platform, client)
+            ids = submit_all(platform, client, jobs)
             deadline = time.monotonic() + 600
             while unfinished(platform) and time.monotonic() < deadline:
                 victim = rng.choice(VICTIMS)
@@ -130,15 +136,15 @@ def test_no_job_is_lost_and_none_paid_twice_while_everything_is_killed(platform:
         miners.stop()
     print(f"killed: {killed}")  # noqa: T201 - evidence that the faults happened
 
-    states = dict(platform.sql("SELECT state, count(*) FROM gpu_job WHERE id = ANY (%s::uuid[]) GROUP BY state", ids))
-    assert states == {"completed": JOBS}
-    assert sum(killed.values()) >= 10
-    paid_twice = platform.sql(
-        "SELECT reference FROM trading_transfer WHERE kind = 'job.earning' GROUP BY reference HAVING count(*) > 1"
+    found = platform.sql(
+        "SELECT state, count(*) FROM gpu_job WHERE id = ANY (%s::uuid[]) GROUP BY state", ids
     )
-    assert paid_twice == []
+    assert dict(found) == {"completed": jobs}
+    assert sum(killed.values()) >= kills
+    paid = "SELECT reference FROM trading_transfer WHERE kind = 'job.earning' GROUP BY reference"
+    assert platform.sql(f"{paid} HAVING count(*) > 1") == []
     (receipts,) = platform.sql("SELECT count(*) FROM gpu_receipt WHERE job_id = ANY (%s::uuid[])", ids)[0]
-    assert receipts == JOBS
+    assert receipts == jobs
     (held,) = platform.sql("SELECT coalesce(sum(held), 0) FROM trading_account")[0]
     assert held == 0
     assert platform.json("audit_ledger")["ok"] is True
@@ -152,7 +158,7 @@ def anchored_once(platform: Platform) -> None:
                  LEFT JOIN trading_settlement_batch b ON b.id = l.batch_id"""
     while (counts := platform.sql(query)[0])[0] != counts[1] and time.monotonic() < deadline:
         time.sleep(1)
-    assert counts[0] == counts[1] == JOBS
+    assert counts[0] == counts[1] > 0
 
 
 def test_a_killed_platform_keeps_its_data_over_a_restart(platform: Platform):
@@ -166,5 +172,3 @@ def test_a_killed_platform_keeps_its_data_over_a_restart(platform: Platform):
     assert platform.sql("SELECT count(*), coalesce(sum(posted), 0) FROM trading_account") == before
     assert platform.sql("SELECT count(*) FROM gpu_job") == jobs
     assert platform.json("audit_ledger")["ok"] is True
-
-
