@@ -12,7 +12,7 @@ from django.contrib.auth import middleware as authentication
 from django.contrib.messages import middleware as messages
 from django.contrib.sessions import middleware as sessions
 from django.http import HttpRequest, HttpResponse
-from django.middleware import clickjacking, common, csrf
+from django.middleware import common
 
 from aitbc.core import ratelimit
 from aitbc.core.errors import DomainError, Invalid, TooMany
@@ -131,19 +131,11 @@ class CommonMiddleware(_People, common.CommonMiddleware):
     pass
 
 
-class CsrfViewMiddleware(_People, csrf.CsrfViewMiddleware):
-    pass
-
-
 class AuthenticationMiddleware(_People, authentication.AuthenticationMiddleware):
     pass
 
 
 class MessageMiddleware(_People, messages.MessageMiddleware):
-    pass
-
-
-class XFrameOptionsMiddleware(_People, clickjacking.XFrameOptionsMiddleware):
     pass
 
 

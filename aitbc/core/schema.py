@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
 from ninja import NinjaAPI, Schema
@@ -53,6 +54,16 @@ class MachineApi(NinjaAPI):
 def errors(*statuses: int) -> dict[Any, Any]:
     """Ninja's `response=` entries of the problems a route documents; 400, 401 and 429 always may come."""
     return {frozenset({400, 401, 413, 415, 422, 429, *statuses}): Problem}
+
+
+class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # registers itself
+    """How the people's API describes our keys."""
+
+    target_class = "aitbc.core.auth.DrfApiKey"
+    name = "apiKey"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer", "description": "An API key: ait_<prefix>_<secret>"}
 
 
 class ProblemAutoSchema(AutoSchema):

@@ -10,7 +10,7 @@ from aitbc.settings import env
 django_stubs_ext.monkeypatch()  # generic fields and admin classes are subscripted at run time too
 BASE_DIR = Path(__file__).resolve().parents[2]
 env.load_dotenv(BASE_DIR / ".env")
-VAR_DIR = Path(env.text("AITBC_VAR", str(BASE_DIR / "var")))
+VAR_DIR = stack.paths.current().root
 KEYS_DIR = Path(env.text("SIGNER_KEYSTORE_PATH", str(VAR_DIR / "keys")))
 ARTIFACTS_DIR = Path(env.text("STORAGE_PATH", str(VAR_DIR / "artifacts")))
 
@@ -49,6 +49,7 @@ INSTALLED_APPS = [
     "apps.trading",
     "apps.gpu",
     "apps.marketplace",
+    "aitbc.demo",
 ]
 MIDDLEWARE = [
     "aitbc.RequestIDMiddleware",
@@ -60,10 +61,10 @@ MIDDLEWARE = [
     "aitbc.ErrorHandlerMiddleware",
     "aitbc.core.middleware.SessionMiddleware",
     "aitbc.core.middleware.CommonMiddleware",
-    "aitbc.core.middleware.CsrfViewMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
     "aitbc.core.middleware.AuthenticationMiddleware",
     "aitbc.core.middleware.MessageMiddleware",
-    "aitbc.core.middleware.XFrameOptionsMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 TEMPLATES = [
     {
@@ -81,7 +82,10 @@ TEMPLATES = [
 ]
 
 # -- stores ------------------------------------------------------------------------------------
-_embedded = stack.discover()
+# Asked only when something is embedded: the answer makes passwords under var/, which production has not.
+_given = [env.text(name, "") for name in ("DATABASE_URL", "REDIS_URL", "CHAIN_RPC_URL")]
+_none = stack.Urls(database_url="", database_owner_url="", redis_url="", chain_rpc_url="")
+_embedded = _none if all(_given) else stack.discover()
 DATABASE_URL = env.text("DATABASE_URL", _embedded.database_url)
 DATABASE_OWNER_URL = env.text(
     "DATABASE_OWNER_URL", DATABASE_URL if env.text("DATABASE_URL", "") else _embedded.database_owner_url
