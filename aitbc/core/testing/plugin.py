@@ -162,11 +162,12 @@ def in_threads() -> Callable[..., list[Any]]:
     from django.db import connections
 
     def run(function: Callable[[int], Any], n: int) -> list[Any]:
-        gate = threading.Barrier(n)
+        gate = threading.Barrier(n, timeout=60)
 
         def one(index: int) -> Any:
-            gate.wait()
             try:
+                connections["default"].ensure_connection()  # so that all start at once, not one by one
+                gate.wait()
                 return function(index)
             finally:
                 connections.close_all()

@@ -5,11 +5,11 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from django.db import transaction
+from django.db import connections, transaction
 
 from aitbc.core import db
 from aitbc.core.ids import uuid7
-from apps.trading.models import Entry, Transfer
+from apps.trading.models import Transfer
 from apps.trading.services import ledger
 from apps.trading.services.audit import audit
 from apps.trading.tests.books import account, balance, hold, opened, outside, post, transfer, user, void
@@ -108,20 +108,32 @@ def test_each_request_sent_one_to_five_times_at_once_counts_once(in_threads):
     assert Transfer.objects.filter(id__in=[item.id for item in requests]).count() == len(requests)
 
 
-def test_whole_batches_sent_at_once_in_any_order_count_once(in_threads):
-    """The rows of the same new ids are inserted in one order, so that two batches cannot wait for each other."""
-    sources, targets = [account(100) for _ in range(WORKERS)], [account() for _ in range(WORKERS)]
-    ids = [uuid7() for _ in range(20)]
+@pytest.fixture
+def slow_inserts(committed_db):
+    """Each new transfer takes a moment, so that two batches surely meet half way."""
+    with connections["owner"].cursor() as cursor:
+        cursor.execute(
+            """CREATE FUNCTION test_dawdle() RETURNS trigger LANGUAGE plpgsql AS
+               'BEGIN PERFORM pg_sleep(0.2); RETURN NEW; END';
+               CREATE TRIGGER test_dawdle BEFORE INSERT ON trading_transfer
+                 FOR EACH ROW EXECUTE FUNCTION test_dawdle()"""
+        )
+        yield
+        cursor.execute("DROP TRIGGER test_dawdle ON trading_transfer; DROP FUNCTION test_dawdle()")
+
+
+def test_two_batches_of_the_same_new_ids_do_not_wait_for_each_other(in_threads, request):
+    pairs = [(account(5), account()) for _ in range(2)]
+    ids = [uuid7() for _ in range(3)]
+    request.getfixturevalue("slow_inserts")
 
     def send(index):
-        own = [replace(transfer(sources[index], targets[index], 1), id=one) for one in ids]
-        Random(index).shuffle(own)
-        return Counter(ledger.apply(own))
+        order = ids if index else reversed(ids)
+        return Counter(ledger.apply([replace(transfer(*pairs[index], 1), id=one) for one in order]))
 
-    codes = sum(in_threads(send, WORKERS), Counter())
-    assert codes == {"ok": len(ids), "exists_with_different_debit": len(ids) * (WORKERS - 1)}
-    assert sum(balance(target)[0] for target in targets) == len(ids)
-    assert Entry.objects.filter(transfer_id__in=ids).count() == 2 * len(ids)
+    codes = sum(in_threads(send, 2), Counter())
+    assert codes == {"ok": 3, "exists_with_different_debit": 3}
+    assert sum(balance(target)[0] for _, target in pairs) == 3
 
 
 def test_one_new_id_with_different_accounts_is_told_apart(in_threads):
