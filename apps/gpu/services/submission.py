@@ -11,7 +11,7 @@ import orjson
 from jsonschema import Draft202012Validator
 
 from aitbc.core import db, money, ports
-from aitbc.core.errors import Conflict, DomainError, Invalid
+from aitbc.core.errors import Conflict, DomainError, Invalid, NotFound
 from aitbc.core.ids import is_uuid7, uuid7
 from apps.gpu.runtimes import runtimes
 from apps.gpu.services.artifacts import require_access
@@ -95,7 +95,12 @@ def _terms(order: Order, max_price: int) -> Any:
 
 def submit(*, client: UUID, order: Order, key: str | None, digest: bytes | None) -> tuple[str, str]:
     """One job under an optional Idempotency-Key -> (`ok`, `replay` or a state of the key, job document)."""
-    item = prepare(client, order)
+    try:
+        item = prepare(client, order)
+    except (NotFound, Conflict):
+        if earlier := _by_key(client, key, digest) or _by_id(client, order):
+            return earlier
+        raise
     code, document = db.rows(
         "SELECT * FROM gpu_submit(%s::uuid, %s::text, %s::bytea, %s::jsonb)",
         (client, key, digest, orjson.dumps(item).decode()),
@@ -117,7 +122,7 @@ def submit_batch(*, client: UUID, orders: list[Order | DomainError]) -> list[tup
         if items
         else []
     )
-    return [item if isinstance(item, DomainError) else _outcome(*next(answers)) for item in prepared]
+    return [_outcome(*next(answers)) if isinstance(item, dict) else item for item in prepared]
 
 
 def refusal(code: str) -> DomainError:
@@ -133,11 +138,37 @@ def _outcome(code: str, document: Any) -> tuple[str, Any] | DomainError:
     return (code, document) if code in ("ok", "exists") else refusal(code)
 
 
-def _try_prepare(client: UUID, order: Order) -> dict[str, Any] | DomainError:
+def _try_prepare(client: UUID, order: Order) -> dict[str, Any] | tuple[str, str] | DomainError:
     try:
         return prepare(client, order)
+    except (NotFound, Conflict) as error:
+        return _by_id(client, order) or error
     except DomainError as error:
         return error
+
+
+def _by_key(client: UUID, key: str | None, digest: bytes | None) -> tuple[str, str] | None:
+    """The stored answer of a repeat: that its offer or artifact has ended since does not undo it."""
+    if key is None:
+        return None
+    state, document = db.rows(
+        "SELECT state, body FROM core_idempotency_begin(%s::uuid, 'jobs.submit', %s::text, %s::bytea)",
+        (client, key, digest),
+    )[0]
+    return None if state == "new" else (state, document)
+
+
+def _by_id(client: UUID, order: Order) -> tuple[str, str] | None:
+    """The job that this very order made earlier."""
+    if order.id is None:
+        return None
+    same = bytes.fromhex(_digest(order, money.units(order.max_price, DECIMALS)))
+    found = db.row(
+        """SELECT gpu_job_document(j, p)::text FROM gpu_job j JOIN trading_payment p ON p.job = j.id
+            WHERE j.id = %s AND j.client_id = %s AND j.digest = %s""",
+        (order.id, client, same),
+    )
+    return ("exists", found[0]) if found else None
 
 
 def _check_input(client: UUID, order: Order) -> list[str]:

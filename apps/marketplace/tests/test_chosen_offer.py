@@ -149,3 +149,18 @@ def test_one_bad_offer_does_not_sink_a_batch(alice, mike, offer_of):
     assert [item["status"] for item in items] == [201, 404]
     assert items[0]["job"]["offer_id"] == offer["id"]
     assert [job.listed_price for job in Job.objects.all()] == [4 * 10**14]
+
+
+def test_a_repeat_is_answered_as_before_although_the_offer_has_ended_since(alice, mike, offer_of):
+    """By its Idempotency-Key, and in a batch by the job's own id."""
+    offer = offer_of(mike, "0.0004")
+    body = job_body(offer_id=offer["id"], id=str(uuid7()))
+    first = alice.post("/v1/jobs", body, idempotency_key="one")
+    read(mike.delete(f"{OFFERS}/{offer['id']}"))
+
+    again = alice.post("/v1/jobs", body, idempotency_key="one")
+    (item,) = read(alice.post("/v1/jobs/batch", {"jobs": [body]}), 207)["items"]
+
+    assert (first.status_code, again.status_code, again.content) == (201, 201, first.content)
+    assert (item["status"], item.get("job", {}).get("id")) == (200, body["id"])
+    assert Job.objects.count() == 1
