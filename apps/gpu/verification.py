@@ -65,7 +65,7 @@ def verify(document: Any, *, platform_addresses: Collection[str], chain_id: int)
     except _MALFORMED:
         return refuse("not a receipt: a member is missing or malformed")
     reasons = (
-        _check_platform(parsed, platform_addresses, chain_id),
+        _check_platform(parsed, platform_addresses),
         _check_miner(parsed),
         _check_price(parsed),
         _check_anchor(parsed, platform_addresses),
@@ -75,7 +75,10 @@ def verify(document: Any, *, platform_addresses: Collection[str], chain_id: int)
     }
     if document.get("anchor") is None:
         checks["merkle"] = None
-    return Verdict(checks, next((reason for reason in reasons if reason), None))
+    salt = _check_salt(parsed, chain_id)
+    if salt is not None:
+        checks["signature"] = False
+    return Verdict(checks, next((reason for reason in (*reasons, salt) if reason), None))
 
 
 class _Shape(Exception):
@@ -141,16 +144,18 @@ def _read_time(text: Any) -> int:
     return int(moment.timestamp()) * 1000 + int(text[20:23])
 
 
-def _check_platform(parsed: _Parsed, addresses: Collection[str], chain_id: int) -> str | None:
+def _check_platform(parsed: _Parsed, addresses: Collection[str]) -> str | None:
     platform = parsed.document["platform"]
     if not _signed_by(parsed.platform_digest, platform["signature"], platform["address"]):
         return "the platform's signature does not match the receipt"
     if platform["address"] not in addresses:
         return "the receipt was signed by a key that is not the platform's"
-    return _check_salt(parsed, chain_id) if "salt" in parsed.document else None
+    return None
 
 
 def _check_salt(parsed: _Parsed, chain_id: int) -> str | None:
+    if "salt" not in parsed.document:
+        return None
     salt, signature = parsed.document["salt"], parsed.document["salt_signature"]
     if not isinstance(salt, str) or not _HASH.fullmatch(salt):
         return "the salt is malformed"

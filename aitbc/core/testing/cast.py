@@ -143,6 +143,40 @@ def _commitment(salt: bytes, value: Any, artifact: str | None) -> str:
     return "0x" + statements.commitment(salt=salt, value=value).hex()
 
 
+def registration_of(
+    who: Person, private_key: bytes, *, name: str = "again", nonce: str | None = None, **changes: Any
+) -> Registration:
+    """What an honest miner sends: proof over its key's prefix and a fresh nonce; `changes` override."""
+    address = signing.address_of(private_key)
+    nonce = nonce or miner_services.make_nonce(key=who.principal.key_id)
+    facts = {
+        "name": name,
+        "region": "eu",
+        "concurrency": 1,
+        "kinds": ("bench.matmul",),
+        "models": (),
+        "devices": (DeviceClaim(uuid=f"CPU-{uuid4()}", kind="cpu", model="Test CPU", memory_mb=4096),),
+        "price": "0.001",
+        "address": address,
+        "proof": sign_registration(private_key, who.principal.prefix, nonce, address),
+        "nonce": nonce,
+    }
+    return Registration(**facts | changes)
+
+
+def sign_registration(private_key: bytes, prefix: str, nonce: str, address: str) -> str:
+    values = {"prefix": prefix, "nonce": nonce, "address": address}
+    digest = signing.digest(statements.domain(networks.chain_id()), statements.MINER_REGISTRATION, values)
+    return signing.sign(private_key, digest)
+
+
+def register_again(miner: "Seller", **changes: Any) -> bool:
+    """The same miner registers with other facts -> whether a new one came to be."""
+    changes = {"devices": tuple(changes.pop("devices"))} | changes if "devices" in changes else changes
+    registration = registration_of(miner, miner.private_key, **changes)
+    return miner_services.register(caller=miner.principal, registration=registration)[1]
+
+
 def seller(
     name: str,
     *,
@@ -156,32 +190,19 @@ def seller(
     ensure_receipt_key()
     who = person(name, Role.MINER)
     private_key = signing.new_private_key()
-    address = signing.address_of(private_key)
-    nonce = miner_services.make_nonce(key=who.principal.key_id)
-    proof = signing.sign(
+    changes: dict[str, Any] = {} if device is None else {"devices": (device,)}
+    registration = registration_of(
+        who,
         private_key,
-        signing.digest(
-            statements.domain(networks.chain_id()),
-            statements.MINER_REGISTRATION,
-            {"prefix": who.principal.prefix, "nonce": nonce, "address": address},
-        ),
+        name=name,
+        kinds=kinds,
+        concurrency=concurrency,
+        price=price,
+        region=region,
+        models=models,
+        **changes,
     )
-    claim = device or DeviceClaim(uuid=f"CPU-{uuid4()}", kind="cpu", model="Test CPU", memory_mb=4096)
-    miner, _ = miner_services.register(
-        caller=who.principal,
-        registration=Registration(
-            name=name,
-            region=region,
-            concurrency=concurrency,
-            kinds=kinds,
-            models=models,
-            devices=(claim,),
-            price=price,
-            address=address,
-            proof=proof,
-            nonce=nonce,
-        ),
-    )
+    miner, _ = miner_services.register(caller=who.principal, registration=registration)
     return Seller(who.user, who.token, who.principal, private_key, miner.pk)
 
 
