@@ -32,6 +32,7 @@ State = Intent.State
 STUCK_SECONDS: Final = 60.0
 BLOCK_SECONDS: Final = 1.0
 IMPORT_LIMIT: Final = 200
+NOBODY: Final = "0x" + "00" * 20
 # What a retry can never cure; everything else that reverts in a simulation waits and is tried again.
 PERMANENT: Final = frozenset({"IdUsed", "ZeroValue", "NotApproved"})
 EFFECTS: Final[dict[str, Callable[[Settlement, list[str], int], bool]]] = {
@@ -111,11 +112,14 @@ class Worker:
 
     def _unfinished(self, height: int) -> bool:
         """Whether more blocks bring anything: a log or an intent that is not final yet."""
-        # What the contract refuses for now is tried again, but no block helps it.
-        hopeful = Intent.objects.open().exclude(state=State.REQUESTED, error__gt="")
+        # No block helps what the contract refuses for now, nor what could not be booked.
+        waiting = [State.REQUESTED, State.MINED]
+        hopeful = Intent.objects.open().exclude(state__in=waiting, error__gt="")
         final = height - settings.CHAIN_FINALITY_DEPTH
         return (
-            hopeful.filter(network=self.network).exists() or Log.objects.filter(block_id__gt=final).exists()
+            hopeful.filter(network=self.network).exists()
+            or Log.objects.filter(block_id__gt=final).exists()
+            or not self._has_state(final)
         )
 
     def _mine(self) -> None:
@@ -123,6 +127,17 @@ class Worker:
         if settings.CHAIN_EMBEDDED and time.monotonic() - self._mined_at >= self._block_seconds:
             self.client.call("evm_mine")
             self._mined_at = time.monotonic()
+
+    def _has_state(self, final: int) -> bool:
+        """An embedded node that was started again knows the state of its last block only: until that one
+        is final, the reserves cannot be compared."""
+        if final < 1 or not settings.CHAIN_EMBEDDED:
+            return True
+        try:
+            self.client.balance(NOBODY, final)
+        except Unavailable:
+            return False
+        return True
 
     # -- intents -------------------------------------------------------------------------------
     def _advance(self, height: int) -> None:

@@ -58,7 +58,7 @@ class Net:
         """Ask for an anchor of its own batch."""
         batch = bytes32(uuid7())
         fields = {
-            "kind": "settlement.anchor",
+            "kind": "test.anchor",
             "business_key": f"anchor:{batch}",
             "contract": "Settlement",
             "function": "anchor",
@@ -69,7 +69,7 @@ class Net:
 
     def withdrawal(self, to: str, amount: int = AIT) -> Intent:
         return self.anchor(
-            kind="settlement.withdraw",
+            kind="test.withdraw",
             business_key=f"withdraw:{uuid7()}",
             function="withdraw",
             args=[bytes32(uuid7()), to, str(amount), "0x"],

@@ -11,11 +11,12 @@ from aitbc.chain import worker as worker_module
 from aitbc.chain.client import Client
 from aitbc.chain.intents import request_intent
 from aitbc.chain.models import Deployment, FinalEvent, Intent, NetworkStatus, SignedTransaction
-from aitbc.chain.testing import AIT, Actor
+from aitbc.chain.testing import AIT, TEST_CHAIN_ID, Actor, mine
 from aitbc.chain.testing.net import DEPTH
 from aitbc.chain.transactions import sign_and_store
-from aitbc.chain.worker import Superseded, Worker
+from aitbc.chain.worker import NOBODY, Superseded, Worker
 from aitbc.core.errors import Conflict, Unavailable
+from aitbc.stack.anvil import Anvil
 
 BOB = "0x" + "00" * 18 + "b0b0"
 State = Intent.State
@@ -82,7 +83,7 @@ def effects() -> list[str]:
 
 # -- the way of one intent -----------------------------------------------------------------------
 def test_an_intent_becomes_final_with_its_facts(net, chain, subscribe):
-    effect_of(subscribe, "settlement.anchor")
+    effect_of(subscribe, "test.anchor")
     intent = net.anchor()
     net.settle()
 
@@ -139,7 +140,7 @@ CRASHES = [
 @pytest.mark.parametrize("lose_chain_db", [False, True], ids=["kept", "lost"])
 @pytest.mark.parametrize(("target", "name", "when"), CRASHES, ids=lambda v: getattr(v, "__name__", v))
 def test_killed_at_any_step_it_pays_once(funded, monkeypatch, subscribe, target, name, when, lose_chain_db):
-    effect_of(subscribe, "settlement.withdraw")
+    effect_of(subscribe, "test.withdraw")
     intent = funded.withdrawal(BOB)
     kill_at(monkeypatch, target, name, when)
     with pytest.raises(Killed):
@@ -162,7 +163,7 @@ def test_killed_inside_the_final_transaction_the_subscriber_runs_again_once(fund
         if len(runs) == 1:
             raise Killed
 
-    subscribe("chain.intent:settlement.withdraw", handler)
+    subscribe("chain.intent:test.withdraw", handler)
     intent = funded.withdrawal(BOB)
     with pytest.raises(Killed):
         funded.settle()
@@ -178,20 +179,17 @@ def test_killed_inside_the_final_transaction_the_subscriber_runs_again_once(fund
 def test_a_subscriber_that_fails_keeps_its_intent_and_stops_no_other(net, subscribe):
     def handler(intent):
         Deployment.objects.create(
-            network="effects", name=f"final-{intent.pk}", address=BOB, tx_hash=intent.tx_hash
+            network="effects", name=f"final-{intent.pk.hex[-12:]}", address=BOB, tx_hash=intent.tx_hash
         )
         if intent.pk == broken.pk and not repaired:
             raise ValueError("no such batch")
 
     repaired = []
-    subscribe("chain.intent:settlement.anchor", handler)
+    subscribe("chain.intent:test.anchor", handler)
     broken, good = net.anchor(), net.anchor()
-    worker = net.worker()
-    for _ in range(DEPTH + 6):
-        worker.tick()
-
+    worker = tick_until(net, good, State.FINAL)
+    worker.tick()
     broken.refresh_from_db()
-    good.refresh_from_db()
     assert (broken.state, good.state) == (State.MINED, State.FINAL)
     assert "no such batch" in broken.error
     assert effects() == ["final"]
@@ -301,7 +299,7 @@ def test_a_replaced_transaction_whose_bytes_are_lost_is_recognised_by_its_effect
 
 
 def test_a_foreign_transaction_on_the_nonce_fails_the_intent_only_when_final(slow_blocks, subscribe):
-    effect_of(subscribe, "settlement.withdraw")
+    effect_of(subscribe, "test.withdraw")
     intent = slow_blocks.withdrawal(BOB)
     worker = tick_until(slow_blocks, intent, State.BROADCAST)
     slow_blocks.client.call("anvil_dropTransaction", intent.tx_hash)
@@ -347,7 +345,7 @@ def test_a_reorganised_transaction_is_mined_again(funded, chain):
 # -- refusals ------------------------------------------------------------------------------------
 def test_what_may_be_cured_waits_and_what_may_not_fails_without_a_nonce(net, subscribe):
     net.settle()
-    effect_of(subscribe, "settlement.withdraw")
+    effect_of(subscribe, "test.withdraw")
     unfunded = net.withdrawal(BOB)
     nothing = net.withdrawal(BOB, 0)
     worker = net.worker()
@@ -367,7 +365,7 @@ def test_what_may_be_cured_waits_and_what_may_not_fails_without_a_nonce(net, sub
 
 def test_a_transaction_reverted_on_the_chain_fails_when_final(funded, subscribe, monkeypatch):
     monkeypatch.setattr(worker_module, "estimate", lambda *args, **kwargs: 200_000)
-    effect_of(subscribe, "settlement.withdraw")
+    effect_of(subscribe, "test.withdraw")
     intents = [funded.withdrawal(BOB, 30 * AIT) for _ in range(2)]  # each fits, both do not
     funded.client.call("evm_setAutomine", False)
     worker = funded.worker()
@@ -490,3 +488,31 @@ def test_a_faulty_node_delays_everything_and_doubles_nothing(funded):
     assert set(Intent.objects.values_list("state", flat=True)) == {State.FINAL}
     assert [withdrawals_of(intent) for intent in intents] == [1] * 30
     assert funded.balance(BOB) == 30 * AIT
+
+
+def test_after_a_restart_of_the_embedded_node_blocks_are_mined_until_the_final_state_can_be_read(
+    db_of_chain, settings, tmp_path
+):
+    """It keeps its blocks, but of all states only the last one."""
+    node = Anvil(TEST_CHAIN_ID, tmp_path / "anvil")
+    node.start()
+    try:
+        settings.CHAIN_NETWORK, settings.CHAIN_EMBEDDED = "ait-devnet", True
+        settings.CHAIN_FINALITY_DEPTH = DEPTH
+        mine(Client(node.url, TEST_CHAIN_ID), 2 * DEPTH)
+        node.stop()
+        node.start()
+        client = Client(node.url, TEST_CHAIN_ID)
+        worker = Worker(client, block_seconds=0)
+        with pytest.raises(Unavailable):
+            client.balance(NOBODY, DEPTH)
+
+        rounds = 0
+        while worker.tick():
+            rounds += 1
+
+        assert rounds == DEPTH
+        assert client.head() == 3 * DEPTH
+        assert client.balance(NOBODY, client.head() - DEPTH) == 0
+    finally:
+        node.stop()

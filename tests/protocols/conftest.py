@@ -1,0 +1,1 @@
+from aitbc.chain.testing.net import *  # noqa: F403 - fixtures
