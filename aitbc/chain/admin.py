@@ -105,8 +105,8 @@ class DeploymentAdmin(ReadOnlyAdmin):
 class FinalEventAdmin(ReadOnlyAdmin):
     icon = "done_all"
     list_display = ("id", "contract", "name", "network", "block_number", "tx_short", "block_time")
-    search_fields = ("id", "block_number", "tx_hash")
-    search_help_text = "Number, block or transaction"
+    search_fields = ("id", "tx_hash")
+    search_help_text = "Number or transaction"
     fieldsets = (
         (None, {"fields": (("contract", "name", "network"), "args_shown")}),
         (
@@ -177,8 +177,8 @@ class SignedTransactionAdmin(ChainFileAdmin):
 class BlockAdmin(ChainFileAdmin):
     icon = "view_in_ar"
     list_display = ("number", "hash", "timestamp")
-    search_fields = ("number", "hash")
-    search_help_text = "Number or hash"
+    search_fields = ("number",)
+    search_help_text = "Number"
     ordering = ("-number",)
     fields = (("number", "timestamp"), "hash", "parent")
 
@@ -187,8 +187,8 @@ class BlockAdmin(ChainFileAdmin):
 class LogAdmin(ChainFileAdmin):
     icon = "list_alt"
     list_display = ("id", "block_id", "log_index", "address", "tx_short")
-    search_fields = ("block__number", "tx_hash")
-    search_help_text = "Block or transaction"
+    search_fields = ("block__number",)
+    search_help_text = "Block"
     ordering = ("-id",)
     fields = (("block_id", "log_index", "ordinal"), "tx_shown", "address", "topics_shown", "data_shown")
 

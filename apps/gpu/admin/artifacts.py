@@ -58,8 +58,8 @@ class ArtifactGrantAdmin(ReadOnlyAdmin):
     icon = "lock_open"
     list_display = ("id", "artifact_shown", "user_shown", "job_shown", "created_at")
     list_select_related = ("user",)
-    search_fields = ("id", "artifact__sha256", "job", "user__email")
-    search_help_text = "Number, SHA-256, job, or the user's e-mail"
+    search_fields = ("id", "artifact__sha256", "user__email")
+    search_help_text = "Number, SHA-256, or the user's e-mail"
     ordering = ("-id",)
     fields = ("artifact_shown", ("user_shown", "job_shown"), "created_at")
 

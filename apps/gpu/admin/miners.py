@@ -335,8 +335,8 @@ class HeartbeatAdmin(ReadOnlyAdmin):
     icon = "ecg_heart"
     list_display = ("id", "miner_shown", "sequence", "head_short", "signed", "received_at")
     list_select_related = ("miner",)
-    search_fields = ("id", "miner__id", "head")
-    search_help_text = "Number, miner or head"
+    search_fields = ("id", "miner__id")
+    search_help_text = "Number or miner"
     ordering = ("-id",)
     fields = (("miner_shown", "sequence"), "previous_shown", "head_shown", "signature_shown", "received_at")
 

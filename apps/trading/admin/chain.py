@@ -47,8 +47,8 @@ class DepositAdmin(ReadOnlyAdmin):
     )
     list_select_related = ("user",)
     list_filter = ("booked",)
-    search_fields = ("id", "tx_hash", "user__email", "address")
-    search_help_text = "Id, transaction, address, or the user's e-mail"
+    search_fields = ("id", "tx_hash", "user__email")
+    search_help_text = "Id, transaction, or the user's e-mail"
     fieldsets = (
         (None, {"fields": (("booked_shown", "user_shown"), ("moved_amount", "transfer"))}),
         (
@@ -214,8 +214,8 @@ class ReserveCheckAdmin(ReadOnlyAdmin):
         "difference_amount",
         "checked_at",
     )
-    search_fields = ("id", "block_number")
-    search_help_text = "Number or block"
+    search_fields = ("id",)
+    search_help_text = "Number"
     fieldsets = (
         (None, {"fields": (("verdict", "difference_amount"), ("network", "asset", "checked_at"))}),
         ("On the chain", {"fields": (("contract_amount", "unswept_amount"), ("block_number", "block_hash"))}),

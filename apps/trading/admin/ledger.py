@@ -179,8 +179,8 @@ class EntryAdmin(ReadOnlyAdmin):
     icon = "receipt_long"
     list_display = ("id", "account_shown", "moved_amount", "kind", "transfer_shown", "job", "created_at")
     list_select_related = ("account__owner", "account__asset", "transfer")
-    search_fields = ("id", "transfer__id", "transfer__reference", "account__owner__email")
-    search_help_text = "Number, transfer, job, or the owner's e-mail"
+    search_fields = ("id", "account__owner__email")
+    search_help_text = "Number, or the owner's e-mail"
     ordering = ("-id",)
     fields = (("id", "created_at"), ("account_shown", "moved_amount"), ("transfer_shown", "kind"), "job")
 
