@@ -24,9 +24,16 @@ def page_of_jobs(*, key: UUID, state: str | None, cursor: str | None, limit: int
             ORDER BY j.id DESC LIMIT %s""",
         (key, state, state, last, last, limit + 1),
     )
+    if not found:
+        require_registered(key)
     items = ",".join(document for _, document in found[:limit])
     more = orjson.dumps(encode(found[limit - 1][0]) if len(found) > limit else None).decode()
     return f'{{"items":[{items}],"next":{more}}}'
+
+
+def require_registered(key: UUID) -> None:
+    if db.row("SELECT 1 FROM gpu_miner WHERE key_id = %s", (key,)) is None:
+        raise NotFound("miner.unregistered", "this key has not registered a miner")
 
 
 def earnings(*, key: UUID, start: datetime | None, end: datetime | None) -> dict[str, Any]:

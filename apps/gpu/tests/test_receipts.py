@@ -414,6 +414,7 @@ def test_the_command_works_with_every_store_out_of_reach(public, tmp_path):
     """A process of its own, whose stores' addresses lead nowhere; its exit status is the verdict."""
     file = tmp_path / "receipt.json"
     raw = statements.canonical(public)
+    trust = ["--platform-address", receipts.platform_signer().address]
     environment = {
         **os.environ,
         "AITBC_VAR": str(tmp_path / "var"),
@@ -428,8 +429,7 @@ def test_the_command_works_with_every_store_out_of_reach(public, tmp_path):
         file.write_bytes(content)
         outcomes.append(
             subprocess.run(
-                [sys.executable, "manage.py", "verify_receipt", str(file)]
-                + ["--platform-address", receipts.platform_signer().address],
+                [sys.executable, "manage.py", "verify_receipt", str(file), *trust],
                 cwd=django_settings.BASE_DIR,
                 env=environment,
                 capture_output=True,
@@ -442,6 +442,22 @@ def test_the_command_works_with_every_store_out_of_reach(public, tmp_path):
     assert (good.returncode, json.loads(good.stdout)["valid"]) == (0, True), good.stderr
     assert (bad.returncode, json.loads(bad.stdout)["valid"]) == (1, False)
     assert not (tmp_path / "var" / "postgres").exists()
+
+
+def test_of_several_files_all_must_be_valid(public, tmp_path):
+    from io import StringIO
+
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_bytes(statements.canonical(public))
+    bad.write_bytes(statements.canonical(public | {"units": public["units"] + 1}))
+    out, trust = StringIO(), ["--platform-address", receipts.platform_signer().address]
+
+    call_command("verify_receipt", str(good), str(good), *trust, stdout=out)
+    with pytest.raises(CommandError, match=r"1 of 2 are NOT valid, the first .*bad\.json"):
+        call_command("verify_receipt", str(good), str(bad), *trust, stdout=out)
+
+    answers = [json.loads(line)["valid"] for line in out.getvalue().splitlines()]
+    assert answers == [True, True, True, False]
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "no", '{"address": 5}', '{"address": "12"}'])
