@@ -51,16 +51,19 @@ class Running:
     processes: dict[str, int]
 
 
-def up(*, without: Sequence[str] = (), tell: Callable[[str], None] = lambda line: None) -> Running:
+def up(
+    *, without: Sequence[str] = (), tell: Callable[[str], None] = lambda line: None, owned: bool = False
+) -> Running:
     """Start what is not running and return when the web answers and every program stays up. `without` leaves
-    programs out; `tell` gets each line of progress. Interrupted, it stops what it was starting."""
+    programs out; `tell` gets each line of progress. Interrupted, it stops what it was starting. What is
+    `owned` goes down in an orderly way when the calling thread ends, however it ends."""
     var = current()
     var.create()
     with locked(var.run / "platform.lock", seconds=_START_SECONDS):
         try:
             if process.running(_pid_file(var)) is None:
                 _sweep(var)
-                _launch(var, without=without)
+                _launch(var, without=without, owned=owned)
             _follow(var, tell=tell)
         except BaseException:
             process.stop(_pid_file(var), with_signal=signal.SIGTERM, seconds=90, force=True)
@@ -102,7 +105,7 @@ def _running(var: Var) -> Running:
     return Running(url=stored["url"], admin=Admin(**stored["admin"]), processes=stored["processes"])
 
 
-def _launch(var: Var, *, without: Sequence[str]) -> None:
+def _launch(var: Var, *, without: Sequence[str], owned: bool) -> None:
     leave_out = [part for name in without for part in ("--without", name)]
     _log(var).unlink(missing_ok=True)
     process.start(
@@ -111,6 +114,7 @@ def _launch(var: Var, *, without: Sequence[str]) -> None:
         log=_log(var),
         cwd=REPOSITORY,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        death_signal=signal.SIGTERM if owned else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""`manage.py verify_receipt FILE`: needs no store, no network and no password."""
+"""`manage.py verify_receipt FILE...`: needs no store, no network and no password."""
 
 import json
 from argparse import ArgumentParser
@@ -15,25 +15,36 @@ from apps.gpu import statements, verification
 
 
 class Command(BaseCommand):
-    help = "Verify a receipt offline; exit 0 only when it is valid. Prints {valid, checks, reason}."
+    help = "Verify receipts offline; exit 0 only when all are valid. Prints {valid, checks, reason} for each."
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", type=Path, help="a receipt as canonical JSON (RFC 8785)")
+        parser.add_argument(
+            "files", type=Path, nargs="+", metavar="FILE", help="receipts as canonical JSON (RFC 8785)"
+        )
         parser.add_argument(
             "--platform-address", action="append", help="a receipt key to trust instead of this platform's"
         )
         parser.add_argument("--json", action="store_true", help="print one JSON object; it always does")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            raw = options["file"].read_bytes()
-        except OSError as error:
-            raise CommandError(f"cannot read {options['file']}: {error.strerror}") from error
-        verdict = verify_file(raw, trusted(options["platform_address"]))
-        self.stdout.write(json.dumps(verdict.as_json()))
-        if not verdict.valid:
-            raise CommandError(f"NOT valid: {verdict.reason}")
+        files, addresses = options["files"], trusted(options["platform_address"])
+        verdicts = [verify_file(_read(file), addresses) for file in files]
+        for verdict in verdicts:
+            self.stdout.write(json.dumps(verdict.as_json()))
+        refused = [(file, v.reason) for file, v in zip(files, verdicts, strict=True) if not v.valid]
+        if refused and len(files) > 1:
+            file, reason = refused[0]
+            raise CommandError(f"{len(refused)} of {len(files)} are NOT valid, the first {file}: {reason}")
+        if refused:
+            raise CommandError(f"NOT valid: {refused[0][1]}")
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise CommandError(f"cannot read {file}: {error.strerror}") from error
 
 
 def trusted(given: list[str] | None) -> list[str]:
@@ -51,7 +62,7 @@ def verify_file(raw: bytes, addresses: list[str]) -> verification.Verdict:
     try:
         document = orjson.loads(raw)
         if statements.canonical(document) != raw:
-            return verification.refuse("the file is not canonical JSON (RFC 8785): some byte was changed or added")
+            return verification.refuse("not canonical JSON (RFC 8785): some byte was changed or added")
     except (orjson.JSONDecodeError, DomainError) as error:
         return verification.refuse(f"the file is not JSON: {error}")
     return verification.verify(document, platform_addresses=addresses, chain_id=networks.chain_id())
