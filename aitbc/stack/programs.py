@@ -48,7 +48,7 @@ def platform_programs(var: Var, ports: Ports) -> tuple[Program, ...]:
         _manage("relay", "run_relay"),
         _manage("chain", "run_chain"),
         _celery("worker", "worker", "-Q", "default,settlement,zk,chain", "-c", "2", "-n", "worker@%h"),
-        _celery("gpu", "worker", "-Q", "gpu", "-c", "1", "-n", "gpu@%h", GPU_WORKER_CPUS=_last_cpu()),
+        _celery("gpu", "worker", "-Q", "gpu", "-c", "1", "-n", "gpu@%h", GPU_WORKER_CPUS=_worker_cpus()),
         _celery("beat", "beat", "--pidfile="),
         _manage(
             "miner", "run_miner", "--key-file", str(var.keys / "miner.key"), "--url", web_url, "--cpus", "0"
@@ -65,9 +65,10 @@ def _granian(
     return Program(name=name, command=command, environment=environment, serves=True)
 
 
-def _last_cpu() -> str:
-    """The miner takes the first processor, the platform's own worker the last: no device is sold twice."""
-    return str(max(os.sched_getaffinity(0)))
+def _worker_cpus() -> str:
+    """Unless told otherwise: the miner takes the first processor, the platform's own worker the last, so
+    that no device is sold twice."""
+    return os.environ.get("GPU_WORKER_CPUS") or str(max(os.sched_getaffinity(0)))
 
 
 def _celery(name: str, *arguments: str, **environment: str) -> Program:

@@ -266,6 +266,8 @@ class Agent:
         with self._sandbox.workspace() as workspace:
             work = self._sandbox.run(workspace, "challenge.commit", spec, limits, slot, self._stopping.is_set)
             nonce = self._transport.challenge_commit(asked["id"], work.output["roots"])
+            if not nonce["rows"]:
+                return {"passed": False, "tflops": None}  # the roots came too late
             payload = {"spec": spec, "places": nonce["rows"]}
             opened = self._sandbox.run(workspace, "challenge.open", payload, limits, slot)
         return self._transport.challenge_open(asked["id"], opened.output)

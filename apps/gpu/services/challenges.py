@@ -27,8 +27,14 @@ UNDECLARED_TFLOPS = 0.01
 @transaction.atomic
 def issue_missing(miner: Miner) -> dict[str, Any] | None:
     """A challenge for each active device that was never verified; returns the miner's next open one."""
+    now = clock.database_now()
     for device in miner.devices.select_for_update().filter(active=True, verified=False).order_by("pk"):
-        if not device.challenges.filter(state__in=("issued", "committed")).exists():
+        under_way = device.challenges.filter(state__in=("issued", "committed")).first()
+        if under_way is not None and under_way.deadline <= now:  # else it would keep a new one away for ever
+            _end(under_way, "not answered by the deadline")
+            under_way.save()
+            under_way = None
+        if under_way is None:
             _issue(miner, device)
     return open_for(miner)
 

@@ -198,6 +198,10 @@ def leave(miner: Miner, state: str, code: str, message: str) -> int:
     Miner.objects.filter(pk=miner.pk).exclude(state=Miner.State.SUSPENDED).update(state=state)
     if state == Miner.State.OFFLINE:
         miner.devices.update(active=False)
+        # Who comes back gets one of its own: the clock of the old one has run on meanwhile.
+        miner.challenges.filter(state__in=("issued", "committed")).update(
+            state="failed", reason="the miner signed off"
+        )
     returned: int = db.value(
         """SELECT gpu_end_attempt(coalesce(array_agg(id), '{}'), %s::text, %s::text, 'provider', true)
              FROM gpu_job WHERE miner_id = %s AND state IN ('leased', 'running')""",
@@ -211,7 +215,7 @@ def leave(miner: Miner, state: str, code: str, message: str) -> int:
 def update_capabilities(
     *, key: UUID, kinds: list[str] | None, models: list[str] | None, price: str | None, concurrency: int | None
 ) -> Miner:
-    miner = of_key(key)
+    miner = Miner.objects.select_for_update(no_key=True).filter(key_id=key).first() or of_key(key)
     if kinds is not None:
         if unknown := [kind for kind in kinds if kind not in runtimes()]:
             raise _field("kinds", f"unknown kinds: {', '.join(unknown)}")
