@@ -6,15 +6,18 @@ import json
 import pytest
 import rlp
 from django.core.management import CommandError, call_command
+from django.db import transaction
 
 from aitbc.chain import deploy as deploy_module
 from aitbc.chain import keystore
 from aitbc.chain.addresses import created_address
 from aitbc.chain.client import Client
 from aitbc.chain.deploy import Limits, deploy, resend_all
-from aitbc.chain.models import Block, Deployment, SignedTransaction
+from aitbc.chain.intents import request_intent
+from aitbc.chain.models import Block, Deployment, FinalEvent, SignedTransaction
 from aitbc.chain.signing import checksum_address, keccak
 from aitbc.chain.testing import AIT, wait
+from aitbc.chain.testing.net import build_net
 from aitbc.core.errors import Conflict
 
 LIMITS = Limits(daily_cap=10 * AIT, approval_threshold=AIT)
@@ -122,3 +125,32 @@ def test_a_reverted_deployment_is_told(db_of_chain, chain, monkeypatch):
     monkeypatch.setattr(deploy_module, "estimate", lambda *a, **k: 1_000_000)  # too little gas
     with pytest.raises(Conflict, match="reverted"):
         deploy(chain, limits=LIMITS)
+
+
+def test_resync_rebuilds_a_reset_chain_and_repeats_no_effect(db_of_chain, chain, monkeypatch):
+    monkeypatch.setattr("aitbc.chain.management.commands.chain_resync.client", lambda: chain)
+    snapshot = chain.call("evm_snapshot")
+    net = build_net(chain)
+    with transaction.atomic():
+        request_intent(
+            kind="test.mint",
+            business_key="mint",
+            contract="AIT",
+            function="mint",
+            args=["0x" + "12" * 20, str(AIT)],
+            role="owner",
+        )
+    anchor = net.anchor()
+    net.settle()
+    events = list(FinalEvent.objects.order_by("id").values_list("tx_hash", "ordinal", "name"))
+    chain.call("evm_revert", snapshot)
+
+    out = io.StringIO()
+    call_command("chain_resync", "--json", stdout=out)
+    net.settle(net.worker())
+
+    assert json.loads(out.getvalue()) == {"sent": 4}
+    assert net.balance("0x" + "12" * 20) == AIT
+    assert net.settlement.read("anchored", anchor.args[0]).hex() == anchor.args[1][2:]
+    assert list(FinalEvent.objects.order_by("id").values_list("tx_hash", "ordinal", "name")) == events
+    assert net.status().halted == ""
