@@ -24,6 +24,7 @@ SCOPES = (
     "money:read",
     "money:write",
     "admin:read",
+    *("jobs:*", "offers:*", "money:*"),  # all of a group, also what it gets later
 )
 _SHAPE = re.compile(r"ait_([0-9a-z]{12})_([0-9A-Za-z_-]{43})", re.ASCII)
 _FIND = """
@@ -43,7 +44,7 @@ _recent: dict[bytes, tuple[Principal, float]] = {}
 def create_key(
     *, user: User, name: str, scopes: Iterable[str], expires_at: datetime | None = None
 ) -> tuple[ApiKey, str]:
-    """A new key and its only clear copy."""
+    """A new key and its only clear copy. Raises Invalid for unknown scopes or an end that has passed."""
     wanted = sorted(set(scopes))
     unknown = [scope for scope in wanted if scope not in SCOPES]
     if unknown or not wanted:
@@ -51,6 +52,12 @@ def create_key(
             "key.scopes",
             f"unknown scopes: {', '.join(unknown)}" if unknown else "a key needs at least one scope",
             errors=[{"loc": ["body", "scopes"], "msg": f"known scopes: {', '.join(SCOPES)}"}],
+        )
+    if expires_at is not None and expires_at <= timezone.now():
+        raise Invalid(
+            "key.expires_at",
+            "a key cannot end in the past",
+            errors=[{"loc": ["body", "expires_at"], "msg": "must be in the future"}],
         )
     prefix = "".join(secrets.choice("0123456789abcdefghijklmnopqrstuvwxyz") for _ in range(12))
     secret = secrets.token_urlsafe(32)
