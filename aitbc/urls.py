@@ -17,5 +17,6 @@ urlpatterns = [
     path("health/live", health.live),
     path("health/ready", health.ready),
 ]
+handler400 = http.bad_request
 handler404 = http.not_found
 handler500 = http.server_error

@@ -1,4 +1,4 @@
-"""Tasks that failed for good: kept with what is needed to decide, and to send them again."""
+"""Tasks and events that failed for good: kept with what is needed to decide, and to try them again."""
 
 from typing import Any
 from uuid import UUID
@@ -8,7 +8,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from aitbc.core.errors import Conflict, NotFound
-from aitbc.core.models import DeadTask
+from aitbc.core.models import DeadTask, OutboxEvent
 
 
 def bury_task(*, task: Any, task_id: str, error: BaseException, **details: Any) -> None:
@@ -21,9 +21,22 @@ def bury_task(*, task: Any, task_id: str, error: BaseException, **details: Any) 
             "args": list(details.get("args") or ()),
             "kwargs": dict(details.get("kwargs") or {}),
             "error": repr(error)[:2000],
-            "traceback": str(details.get("einfo") or "")[:20_000],
+            "traceback": str(details.get("einfo") or "").replace("\0", "")[:20_000],
         },
     )
+
+
+@transaction.atomic
+def revive(*, event: int) -> OutboxEvent:
+    """Let the relay try a dead event again; the later ones of its aggregate follow it."""
+    record = OutboxEvent.objects.select_for_update().filter(pk=event).first()
+    if record is None:
+        raise NotFound("event.unknown", "there is no such event, or it was delivered")
+    if not record.dead:
+        raise Conflict("event.alive", "this event is not dead")
+    record.dead, record.attempts, record.next_attempt_at = False, 0, timezone.now()
+    record.save(update_fields=["dead", "attempts", "next_attempt_at"])
+    return record
 
 
 @transaction.atomic

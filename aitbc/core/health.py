@@ -58,8 +58,10 @@ def _storage() -> dict[str, Any]:
     folder = settings.ARTIFACTS_DIR
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f".probe-{time.time_ns()}"
-    probe.write_bytes(b"probe")
-    if probe.read_bytes() != b"probe":
-        raise Unavailable("storage.corrupt", "the object store returned other bytes than were written")
-    probe.unlink()
+    try:
+        probe.write_bytes(b"probe")
+        if probe.read_bytes() != b"probe":
+            raise Unavailable("storage.corrupt", "the object store returned other bytes than were written")
+    finally:
+        probe.unlink(missing_ok=True)
     return {"folder_writable": True}

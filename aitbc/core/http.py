@@ -4,14 +4,24 @@ from typing import Any
 
 import orjson
 import structlog
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja.errors import AuthenticationError, HttpError
 from ninja.errors import ValidationError as NinjaValidationError
 from rest_framework import exceptions as drf
 from rest_framework.views import set_rollback
 
-from aitbc.core.errors import Conflict, DomainError, Forbidden, Invalid, NotFound, TooMany, Unauthenticated
+from aitbc.core.errors import (
+    Conflict,
+    DomainError,
+    Forbidden,
+    Invalid,
+    NotFound,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
 
 log = structlog.get_logger(__name__)
 PROBLEM = "application/problem+json"
@@ -65,8 +75,15 @@ def as_domain_error(error: Exception) -> DomainError | None:
         return Forbidden("auth.forbidden", "you may not do this")
     if isinstance(error, Http404 | drf.NotFound):
         return NotFound("http.not_found", "there is nothing here")
+    if isinstance(error, SuspiciousOperation | BadRequest):
+        return _with_status(400, "the request is malformed")
     if isinstance(error, drf.Throttled):
-        return TooMany("http.too_many", "too many requests", retry_after=int(getattr(error, "wait", None) or 1))
+        return TooMany(
+            "http.too_many", "too many requests", retry_after=int(getattr(error, "wait", None) or 1)
+        )
+    if isinstance(error, OperationalError | InterfaceError):
+        log.warning("the database refused to work", exc_info=error)
+        return Unavailable("database.unavailable", "the database does not answer now; try again")
     if isinstance(error, HttpError):
         if isinstance(error.__cause__, DomainError):  # ninja wraps what the body's parser raises
             return error.__cause__
@@ -75,7 +92,9 @@ def as_domain_error(error: Exception) -> DomainError | None:
 
 
 def _with_status(status: int, text: str) -> DomainError:
-    error = Conflict("http.malformed" if status == 400 else f"http.{status}", text or "the request was refused")
+    error = Conflict(
+        "http.malformed" if status == 400 else f"http.{status}", text or "the request was refused"
+    )
     error.status, error.title = status, "Malformed request" if status == 400 else "Refused"
     return error
 
@@ -101,7 +120,7 @@ def drf_exception_handler(error: Exception, context: dict[str, Any]) -> HttpResp
 
 def unexpected(request: HttpRequest, error: Exception) -> HttpResponse:
     """A bug: the reader gets the request id, the log gets the traceback."""
-    log.exception("request failed", path=request.path, method=request.method, exc_info=error)
+    log.error("request failed", path=request.path, method=request.method, exc_info=error)
     hidden = DomainError("internal.error", "something went wrong on our side; quote the request id")
     return problem_response(request, hidden)
 
@@ -111,6 +130,13 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     if request.path.startswith(("/v1/", "/api/", "/health/")):
         return problem_response(request, NotFound("http.not_found", "there is nothing at this address"))
     return HttpResponse("Not found.", content_type="text/plain", status=404)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """What Django itself refuses before a view, a foreign Host for one."""
+    if request.path.startswith(("/v1/", "/api/", "/health/")):
+        return problem_response(request, _with_status(400, "the request is malformed"))
+    return HttpResponse("Bad request.", content_type="text/plain", status=400)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -28,7 +28,7 @@ def read_key(request: HttpRequest) -> str | None:
 
 
 def digest(request: HttpRequest) -> bytes:
-    return hashlib.sha256(f"{request.method} {request.path}\n".encode() + request.body).digest()
+    return hashlib.sha256(f"{request.method} {request.get_full_path()}\n".encode() + request.body).digest()
 
 
 def refuse(state: str) -> None:

@@ -9,17 +9,39 @@ from typing import Any
 import structlog
 from django.conf import settings
 
-_SECRET_NAME = re.compile(r"authorization|password|secret|token|private|mnemonic|api_?key|cookie", re.I)
-_SECRET_TEXT = re.compile(r"ait_[0-9a-z]{8,}_[0-9A-Za-z_-]{20,}|Bearer\s+\S+", re.I)
+_HIDDEN = "[redacted]"
+_SECRET_NAME = re.compile(
+    r"authorization|passw|passphrase|secret|token(?!s)|private|mnemonic|api_?key|cookie", re.I
+)
+_SECRET_TEXT = re.compile(
+    r"ait_[0-9a-z]{8,}_[0-9A-Za-z_-]{20,}"  # our API keys
+    r"|(?<=Bearer )\s*\S+"
+    r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"  # user:password of a URL
+    r"|(?:(?<=password=)|(?<=secret=)|(?<=token=))[^\s&\"']+"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
+    re.I | re.S,
+)
 
 
 def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for name, value in event.items():
-        if _SECRET_NAME.search(name):
-            event[name] = "[redacted]"
-        elif isinstance(value, str):
-            event[name] = _SECRET_TEXT.sub("[redacted]", value)
+        if name not in ("_record", "_from_structlog"):
+            event[name] = _HIDDEN if _SECRET_NAME.search(name) else _clean(value)
     return event
+
+
+def _clean(value: Any) -> Any:
+    """Without secrets, at any depth; what is no plain value is shown as text first."""
+    if isinstance(value, str):
+        return _SECRET_TEXT.sub(_HIDDEN, value)
+    if isinstance(value, dict):
+        return {
+            name: _HIDDEN if _SECRET_NAME.search(str(name)) else _clean(inner)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(inner) for inner in value]
+    return value if value is None or isinstance(value, bool | int | float) else _clean(repr(value))
 
 
 def configure() -> None:

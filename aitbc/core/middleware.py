@@ -41,11 +41,13 @@ class RequestIDMiddleware(_Middleware):
         structlog.contextvars.bind_contextvars(request_id=request_id)
         response = self.get_response(request)
         response["X-Request-ID"] = request_id
+        if not response.streaming and "Content-Length" not in response:
+            response["Content-Length"] = str(len(response.content))
         return response
 
 
 class PerformanceLoggingMiddleware(_Middleware):
-    """A line per slow request at WARNING, per any other at DEBUG; the time is measured here."""
+    """A line per request that was slow or failed; the time is measured here."""
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         start = time.perf_counter()
@@ -78,32 +80,49 @@ class RequestValidationMiddleware(_Middleware):
             return None
         artifact = request.path.startswith("/v1/artifacts/")
         length = request.META.get("CONTENT_LENGTH") or "0"
+        if length == "0" and "HTTP_TRANSFER_ENCODING" in request.META:  # WSGI shows such a body as empty
+            return _status(411, "request.length_required", "send the body with its Content-Length")
         limit = settings.MAX_ARTIFACT_BYTES if artifact else settings.MAX_BODY_BYTES
         if not length.isdecimal() or int(length) > limit:
             return _status(413, "request.too_large", f"a body of this route has at most {limit} bytes")
-        if int(length) and not artifact and not (request.content_type or "").endswith("json"):
+        kind = request.content_type or ""
+        if int(length) and not artifact and kind != "application/json" and not kind.endswith("+json"):
             return _status(415, "request.media_type", "send application/json")
         return None
 
 
 class RateLimitMiddleware(_Middleware):
-    """A sliding window per API key, else per address, shared by all workers through Redis."""
+    """A sliding window per API key, else per address, shared by all workers through Redis.
+
+    A key is only claimed here. What turns out to be none is also counted against its address, or
+    guessing keys would have no limit.
+    """
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if not settings.RATE_LIMIT_ENABLED or not request.path.startswith(API_PREFIXES):
             return self.get_response(request)
         verdict = ratelimit.admit(*_bucket(request))
         if not verdict.admitted:
-            error = TooMany("rate_limit.exceeded", "too many requests", retry_after=verdict.reset)
-            return _with_headers(problem_response(request, error), verdict)
-        return _with_headers(self.get_response(request), verdict)
+            return _too_many(request, verdict)
+        response = self.get_response(request)
+        if response.status_code == 401 and _is_key(request):
+            guesses = ratelimit.admit(*_address(request))
+            if not guesses.admitted:
+                return _too_many(request, guesses)
+        return _with_headers(response, verdict)
 
 
 class ErrorHandlerMiddleware(_Middleware):
     """Turns what a view let through into a problem document, for the APIs only."""
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
+        response = self.get_response(request)
+        if response.status_code == 405 and request.path.startswith(API_PREFIXES):
+            allowed = response.get("Allow", "")
+            error = _status(405, "http.method_not_allowed", f"this address takes {allowed}")
+            response = problem_response(request, error)
+            response["Allow"] = allowed
+        return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if not request.path.startswith((*API_PREFIXES, "/health/")):
@@ -145,10 +164,22 @@ def _status(status: int, code: str, message: str) -> DomainError:
     return error
 
 
+def _too_many(request: HttpRequest, verdict: ratelimit.Verdict) -> HttpResponse:
+    error = TooMany("rate_limit.exceeded", "too many requests", retry_after=verdict.reset)
+    return _with_headers(problem_response(request, error), verdict)
+
+
+def _is_key(request: HttpRequest) -> bool:
+    return bool(request.META.get("HTTP_AUTHORIZATION", "")[:11].lower() == "bearer ait_")
+
+
 def _bucket(request: HttpRequest) -> tuple[str, int]:
-    header = request.META.get("HTTP_AUTHORIZATION", "")
-    if header[:11] == "Bearer ait_":
-        return f"key:{header[11:27]}", settings.RATE_LIMIT_PER_MINUTE
+    if _is_key(request):
+        return f"key:{request.META['HTTP_AUTHORIZATION'][11:23]}", settings.RATE_LIMIT_PER_MINUTE
+    return _address(request)
+
+
+def _address(request: HttpRequest) -> tuple[str, int]:
     return f"ip:{request.META.get('REMOTE_ADDR', '')}", settings.RATE_LIMIT_ANONYMOUS_PER_MINUTE
 
 

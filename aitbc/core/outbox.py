@@ -8,10 +8,9 @@ advisory lock that dies with its connection. A dead event halts its own aggregat
 from typing import Any
 
 import structlog
-from django.db import DatabaseError, transaction
+from django.db import transaction
 
 from aitbc.core import db
-from aitbc.core.errors import DomainError
 from aitbc.core.events import Event, receivers
 from aitbc.core.ids import uuid7
 from aitbc.core.models import OutboxEvent
@@ -76,7 +75,7 @@ def _deliver(record: OutboxEvent) -> bool:
             for receive in receivers(record.event):
                 receive(event)
             record.delete()
-    except (DomainError, DatabaseError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except Exception as error:  # whatever a receiver's fault is, it may halt its own aggregate only
         log.exception("event was not delivered", event_name=record.event, aggregate=record.aggregate)
         _postpone(record, repr(error))
         return False

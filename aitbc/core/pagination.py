@@ -5,7 +5,9 @@ import binascii
 from typing import Any
 
 import orjson
-from rest_framework.pagination import CursorPagination
+from rest_framework.exceptions import NotFound
+from rest_framework.pagination import Cursor, CursorPagination
+from rest_framework.request import Request
 from rest_framework.response import Response
 
 from aitbc.core.errors import Invalid
@@ -32,7 +34,9 @@ def decode(cursor: str | None, parts: int) -> list[Any] | None:
 
 def _bad_cursor() -> Invalid:
     return Invalid(
-        "request.cursor", "this cursor is not one of ours", errors=[{"loc": ["query", "cursor"], "msg": "unknown"}]
+        "request.cursor",
+        "this cursor is not one of ours",
+        errors=[{"loc": ["query", "cursor"], "msg": "unknown"}],
     )
 
 
@@ -41,6 +45,13 @@ class DrfCursorPagination(CursorPagination):
     max_page_size = MAX_LIMIT
     page_size_query_param = "limit"
     ordering = "-id"
+
+    def decode_cursor(self, request: Request) -> Cursor | None:
+        """A strange cursor is the same error in both APIs."""
+        try:
+            return super().decode_cursor(request)
+        except NotFound as error:
+            raise _bad_cursor() from error
 
     def get_paginated_response(self, data: Any) -> Response:
         return Response({"items": data, "next": self.get_next_link()})

@@ -99,9 +99,7 @@ CHAIN_FINALITY_DEPTH = env.integer("CHAIN_FINALITY_DEPTH", 5)
 EMBEDDED_STORES = not (env.text("DATABASE_URL", "") and env.text("REDIS_URL", ""))
 # The ladder: a lock wait ends before its statement, a statement before the web server gives up.
 # Without the last one a client that vanished inside a transaction would hold its locks for ever.
-_TIMEOUTS = (
-    "-c lock_timeout=5000 -c statement_timeout=20000 -c idle_in_transaction_session_timeout=30000"
-)
+_TIMEOUTS = "-c lock_timeout=5000 -c statement_timeout=20000 -c idle_in_transaction_session_timeout=30000"
 DATABASES = {
     "default": env.database(DATABASE_URL, options=_TIMEOUTS, prepare_threshold=5),
     "owner": env.database(DATABASE_OWNER_URL),

@@ -1,10 +1,10 @@
-"""Production: refuses to start on default secrets, debug mode, embedded stores or a plain mainnet database."""
+"""Production: refuses to start on default secrets, embedded stores or a plain mainnet database."""
 
 from django.core.exceptions import ImproperlyConfigured
 
 from aitbc.settings import env
 from aitbc.settings.base import *  # noqa: F403 - the settings of an environment are the base plus its changes
-from aitbc.settings.base import ALLOWED_HOSTS, CHAIN_NETWORK
+from aitbc.settings.base import ALLOWED_HOSTS, CHAIN_NETWORK, DATABASES
 
 DEBUG = False
 DEVELOPMENT = False
@@ -14,11 +14,11 @@ LOG_FORMAT = env.text("LOG_FORMAT", "json")
 for _name in ("DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "CHAIN_RPC_URL", "SIGNER_KEYSTORE_PATH"):
     if not env.text(_name, ""):
         raise ImproperlyConfigured(f"production needs {_name}: embedded stores and keys are for development")
-if env.text("DATABASE_URL") == env.text("DATABASE_OWNER_URL"):
+if DATABASES["default"]["USER"] == DATABASES["owner"]["USER"]:
     raise ImproperlyConfigured("DATABASE_URL must connect as a lesser role than DATABASE_OWNER_URL")
 if len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 10 or SECRET_KEY.startswith("django-insecure"):
     raise ImproperlyConfigured("SECRET_KEY must be 50 random characters or more, of your own")
-if not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS:
+if not ALLOWED_HOSTS or any("*" in host or host == "." for host in ALLOWED_HOSTS):
     raise ImproperlyConfigured("ALLOWED_HOSTS must name the hosts this platform answers for")
 if CHAIN_NETWORK == "ait-mainnet":
     raise ImproperlyConfigured(
