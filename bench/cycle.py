@@ -90,11 +90,13 @@ def quantile(values: list[float], q: float) -> float | None:
     return round(sorted(values)[min(len(values) - 1, int(len(values) * q))] * 1000, 2) if values else None
 
 
-async def single(port: int, client: str, sellers: list[Seller], seconds: float) -> Run:
+async def single(port: int, clients: list[str], sellers: list[Seller], seconds: float) -> Run:
     """One request per step."""
     run = Run()
     begun = time.perf_counter()
-    await asyncio.gather(*[_pair(run, port, client, s, begun + seconds, i) for i, s in enumerate(sellers)])
+    await asyncio.gather(
+        *[_pair(run, port, clients[i], s, begun + seconds, i) for i, s in enumerate(sellers)]
+    )
     run.seconds = time.perf_counter() - begun
     return run
 
@@ -134,11 +136,13 @@ async def _work_until(run: Run, connection: Connection, seller: Seller, mine: st
             run.done.add(lease["id"])
 
 
-async def batched(port: int, client: str, sellers: list[Seller], seconds: float, size: int) -> Run:
+async def batched(port: int, clients: list[str], sellers: list[Seller], seconds: float, size: int) -> Run:
     """The same cycle by the batch calls: jobs/batch, poll with max_jobs, results, jobs/results."""
     run = Run()
     begun = time.perf_counter()
-    await asyncio.gather(*[_batch_pair(run, port, client, s, begun + seconds, size) for s in sellers])
+    await asyncio.gather(
+        *[_batch_pair(run, port, clients[i], s, begun + seconds, size) for i, s in enumerate(sellers)]
+    )
     run.seconds = time.perf_counter() - begun
     return run
 

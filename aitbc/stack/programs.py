@@ -36,15 +36,9 @@ def platform_programs(var: Var, ports: Ports) -> tuple[Program, ...]:
     web_processes = os.environ.get("WEB_PROCESSES") or "2"
     stream_url = f"http://127.0.0.1:{ports.stream}"
     return (
-        _granian(
-            "web",
-            "wsgi",
-            "aitbc.wsgi:application",
-            port=ports.web,
-            workers=web_processes,
-            STREAM_URL=stream_url,
-        ),
-        _granian("stream", "asgi", "aitbc.stream:application", port=ports.stream, workers="1"),
+        web_program(ports.web, workers=web_processes, stream_url=stream_url),
+        # Whoever waits there has nothing to lose: no reason to be waited for.
+        _granian("stream", "asgi", "aitbc.stream:application", port=ports.stream, workers="1", grace=1),
         _manage("relay", "run_relay"),
         _manage("chain", "run_chain"),
         _celery("worker", "worker", "-Q", "default,settlement,zk,chain", "-c", "2", "-n", "worker@%h"),
@@ -56,12 +50,35 @@ def platform_programs(var: Var, ports: Ports) -> tuple[Program, ...]:
     )
 
 
+def web_program(port: int, *, workers: str, stream_url: str = "") -> Program:
+    """The web server. A waiting poll keeps a thread: only a quarter of them may wait."""
+    threads = int(os.environ.get("WEB_THREADS") or "8")
+    return _granian(
+        "web",
+        "wsgi",
+        "aitbc.wsgi:application",
+        "--blocking-threads",
+        str(threads),
+        port=port,
+        workers=workers,
+        STREAM_URL=stream_url,
+        POLL_WAITERS=str(max(1, threads // 4)),
+    )
+
+
 def _granian(
-    name: str, interface: str, target: str, *, port: int, workers: str, **environment: str
+    name: str,
+    interface: str,
+    target: str,
+    *more: str,
+    port: int,
+    workers: str,
+    grace: int = 10,
+    **environment: str,
 ) -> Program:
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", workers, "--no-ws"]
-    options += ["--respawn-failed-workers", "--respawn-interval", "0.5", "--workers-kill-timeout", "10"]
-    command = (sys.executable, "-m", "granian", "--interface", interface, *options, target)
+    options += ["--respawn-failed-workers", "--respawn-interval", "0.5", "--workers-kill-timeout", str(grace)]
+    command = (sys.executable, "-m", "granian", "--interface", interface, *options, *more, target)
     return Program(name=name, command=command, environment=environment, serves=True)
 
 
