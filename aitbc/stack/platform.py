@@ -198,6 +198,8 @@ def _prepare(var: Var, programs: Sequence[Program]) -> None:
     _manage("collectstatic", "--no-input", "-v", "0")
     log.info("deploying the contracts")
     _manage("deploy_contracts")
+    # A real deposit that the chain worker carries out: `fund --direct` books from it.
+    _manage("fund", "--treasury", "--amount", "1000000", "--once")
     password = secret(var.keys / "admin.password")
     _create_user(ADMIN_EMAIL, "operator", password=password)
     if any(program.name == "miner" for program in programs):

@@ -23,13 +23,14 @@ class Minted:
     state: str
 
 
-def mint_deposit(*, user: UUID | None, amount: int) -> Minted:
-    """Ask the chain worker to mint `amount` (smallest units) to the deposit address; None: the treasury's."""
+def mint_deposit(*, user: UUID | None, amount: int, key: str = "") -> Minted:
+    """Ask the chain worker to mint `amount` (smallest units) to the deposit address; None: the treasury's.
+    Under the same `key` it is minted once."""
     address = deposit_address(user=user)
     with transaction.atomic():
         intent = intents.request_intent(
             kind="token.mint",
-            business_key=f"mint:{uuid7()}",
+            business_key=f"mint:{key or uuid7()}",
             contract="AIT",
             function="mint",
             args=[address, str(amount)],

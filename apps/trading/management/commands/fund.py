@@ -24,6 +24,9 @@ class Command(BaseCommand):
         who.add_argument("--treasury", action="store_true", help="the treasury gets it, for --direct later")
         parser.add_argument("--amount", required=True, help="AIT, such as 100 or 0.5")
         parser.add_argument("--direct", action="store_true", help="book it from the treasury, at once")
+        parser.add_argument(
+            "--once", action="store_true", help="set-up: the same recipient is minted to once"
+        )
         parser.add_argument("--wait", type=float, default=0, help="seconds to wait for the credit")
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
 
@@ -36,7 +39,9 @@ class Command(BaseCommand):
             raise CommandError(f"{error.code}: {error.message}") from error
         self.stdout.write(json.dumps(result, indent=None if options["as_json"] else 2))
 
-    def _fund(self, *, user: str | None, amount: str, direct: bool, wait: float, **_: Any) -> dict[str, Any]:
+    def _fund(
+        self, *, user: str | None, amount: str, direct: bool, once: bool, wait: float, **_: Any
+    ) -> dict[str, Any]:
         who = self._user(user) if user else None
         value = money.units(amount, 18)
         result = {"user": user or "treasury", "amount": amount, "asset": "AIT"}
@@ -45,7 +50,7 @@ class Command(BaseCommand):
                 raise CommandError("--direct books from the treasury to a user")
             funding.book_from_treasury(user=who, amount=value)
             return result | {"state": "credited"}
-        minted = funding.mint_deposit(user=who, amount=value)
+        minted = funding.mint_deposit(user=who, amount=value, key=f"once:{who or 'treasury'}" if once else "")
         state = self._wait(minted, wait) if wait else minted.state
         return result | {"address": minted.address, "state": state}
 
