@@ -15,7 +15,7 @@ from django.db import connections
 from django.db.models import EmailField, Field, Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
-from unfold.admin import ModelAdmin, StackedInline, TabularInline
+from unfold.admin import ModelAdmin, TabularInline
 
 from aitbc.core.errors import DomainError
 
@@ -157,7 +157,7 @@ class ConsoleAdmin(ExactSearch, ModelAdmin):
     def apply_each(
         self, request: HttpRequest, chosen: Iterable[Any], service: Callable[[Any], object], done: str
     ) -> None:
-        """Call `service` with each row; every refusal is shown, and does not stop the others."""
+        """Call `service` with each row and log it in its history; a refusal is shown, the others go on."""
         succeeded = 0
         for row in chosen:
             try:
@@ -166,6 +166,7 @@ class ConsoleAdmin(ExactSearch, ModelAdmin):
                 self.message_user(request, f"{row}: {error.message} ({error.code})", messages.ERROR)
             else:
                 succeeded += 1
+                self.log_change(request, row, done)
         if succeeded:
             self.message_user(request, f"{done}: {succeeded}", messages.SUCCESS)
 
@@ -195,10 +196,6 @@ class ReadOnlyAdmin(Unwritable, ConsoleAdmin):
 
 class ReadOnlyInline(Unwritable, TabularInline):
     extra = 0
+    hide_title = True
     can_delete = False
     show_change_link = False
-
-
-class ReadOnlyStack(Unwritable, StackedInline):
-    extra = 0
-    can_delete = False

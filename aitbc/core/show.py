@@ -13,7 +13,8 @@ from django.utils.safestring import SafeString
 from aitbc.core import money
 
 MAX_DOCUMENT = 20_000
-NOTHING = "–"  # noqa: RUF001 - an en dash: a minus would read as a number's sign
+SHOWN = 6
+NOTHING = "-"
 
 
 def amount(units: int | None, asset: str, decimals: int) -> SafeString | str:
@@ -25,10 +26,14 @@ def amount(units: int | None, asset: str, decimals: int) -> SafeString | str:
 
 
 def decimal(whole: str, fraction: str, asset: str) -> SafeString:
+    """Lists show `SHOWN` digits of the fraction and a sign that there are more; the rest is in the page."""
+    rest = format_html('<span class="rest">{}</span>', fraction[SHOWN:]) if fraction[SHOWN:] else ""
     return format_html(
-        '<span class="amount">{}<span class="fraction">{} {}</span></span>',
+        '<span class="amount" title="{}">{}<span class="fraction">{}{} {}</span></span>',
+        f"{whole}.{fraction} {asset}" if fraction else f"{whole} {asset}",
         whole,
-        f".{fraction}" if fraction else "",
+        f".{fraction[:SHOWN]}" if fraction else "",
+        rest,
         asset,
     )
 
@@ -129,8 +134,8 @@ def verdict(ok: bool | None, text: str) -> SafeString:
     )
 
 
-def moment(at: datetime | None) -> str:
-    return NOTHING if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
+def moment(at: datetime | None) -> SafeString | str:
+    return NOTHING if at is None else format_html('<span class="nowrap">{}</span>', f"{at:%Y-%m-%d %H:%M:%S}")
 
 
 def table(

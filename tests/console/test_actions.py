@@ -163,3 +163,17 @@ def test_who_may_only_look_may_not_act(client, scene):
     client.post(url(Job, "changelist"), {"action": "cancel", "_selected_action": [str(job)]})
     assert Job.objects.get(pk=job).state == "queued"
     assert client.get(url(Miner, "changelist")).status_code == 403
+
+
+def test_what_an_operator_did_is_in_the_history_of_the_row(console, scene, operator):
+    from django.contrib.admin.models import LogEntry
+
+    run(console, Job, "cancel", scene.queued[0], scene.completed[0])
+
+    (entry,) = LogEntry.objects.all()
+    assert (entry.user, entry.object_id, entry.change_message) == (
+        operator,
+        str(scene.queued[0]),
+        "Jobs canceled",
+    )
+    assert "Jobs canceled" in console.get(url(Job, "history", scene.queued[0])).content.decode()

@@ -132,7 +132,7 @@ def test_devices_are_shown_with_their_latest_telemetry(console, scene, broker):
     page = text(console)
 
     row = page[page.index("Sampled") :].split("mike", 1)[1][:200]
-    assert re.split(r"\s{2,}", row.strip())[:4] == ["73 %", "1024 of 4096 MiB", "–", "118 W"]  # noqa: RUF001
+    assert re.split(r"\s{2,}", row.strip())[:4] == ["73 %", "1024 of 4096 MiB", "-", "118 W"]
 
 
 def test_an_empty_platform_says_what_to_do(console, broker):

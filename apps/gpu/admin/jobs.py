@@ -67,7 +67,6 @@ class JobAdmin(ReadOnlyAdmin):
         "state_shown",
         "client_shown",
         "miner_shown",
-        "attempts",
         "max_price_amount",
         "paid_amount",
         "ran",
@@ -110,6 +109,15 @@ class JobAdmin(ReadOnlyAdmin):
         return jobs.annotate(
             released=Subquery(paid.values("released")[:1]), fee=Subquery(paid.values("fee")[:1])
         )
+
+    def get_inlines(self, request: HttpRequest, obj: Job | None = None) -> tuple[Any, ...]:
+        """Without an empty list of failed attempts on the page of a job that went well at once."""
+        good = (
+            obj is not None
+            and obj.attempts == (0 if obj.state == Job.State.QUEUED else 1)
+            and not obj.error_code
+        )
+        return () if good else self.inlines
 
     def get_fieldsets(self, request: HttpRequest, obj: Job | None = None) -> Any:
         hidden = set() if obj is None or obj.error_code else {"Error"}

@@ -91,7 +91,7 @@ class MinerAdmin(ReadOnlyAdmin):
                 "fields": (
                     ("name", "state_shown"),
                     ("owner_shown", "key_shown"),
-                    ("region", "first_party"),
+                    ("region", "origin"),
                     "id",
                 )
             },
@@ -114,6 +114,10 @@ class MinerAdmin(ReadOnlyAdmin):
     @display(description="Owner", ordering="owner")
     def owner_shown(self, miner: Miner) -> str:
         return show.link("accounts_user", miner.owner_id, miner.owner)
+
+    @display(description="Run by", ordering="first_party")
+    def origin(self, miner: Miner) -> str:
+        return "the platform: a Celery worker" if miner.first_party else "its owner"
 
     @display(description="API key")
     def key_shown(self, miner: Miner) -> str:

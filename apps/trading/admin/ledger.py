@@ -23,7 +23,7 @@ def holder(account: Account | None) -> str:
     if account is None:
         return show.NOTHING
     owner = account.owner.email if account.owner else account.chain or "platform"
-    return show.link("trading_account", account.pk, f"{owner} · {account.kind}")
+    return show.link("trading_account", account.pk, f"{account.kind} · {owner}")
 
 
 @admin.register(Asset)

@@ -22,7 +22,6 @@ class PaymentAdmin(ReadOnlyAdmin):
         "held_amount",
         "released_amount",
         "fee_amount",
-        "refunded_amount",
         "created_at",
     )
     list_select_related = ("client", "provider")

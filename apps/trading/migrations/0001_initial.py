@@ -75,6 +75,7 @@ class Migration(migrations.Migration):
                 ('finalized_at', models.DateTimeField(null=True)),
             ],
             options={
+                'verbose_name_plural': 'settlement batches',
                 'db_table': 'trading_settlement_batch',
                 'ordering': ('-id',),
                 'constraints': [models.CheckConstraint(condition=models.Q(('receipts__gt', 0)), name='settlement_batch_not_empty')],
@@ -91,6 +92,7 @@ class Migration(migrations.Migration):
                 ('batch', models.ForeignKey(db_constraint=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='leaves', to='trading.settlementbatch')),
             ],
             options={
+                'verbose_name_plural': 'receipt leaves',
                 'db_table': 'trading_receipt_leaf',
             },
         ),

@@ -115,6 +115,7 @@ class Migration(migrations.Migration):
                 ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='payouts', to=settings.AUTH_USER_MODEL)),
             ],
             options={
+                'verbose_name_plural': 'payout leaves',
                 'indexes': [models.Index(fields=['user', '-id'], name='payoutleaf_of_user')],
                 'constraints': [models.UniqueConstraint(fields=('batch', 'position'), name='payoutleaf_position_once'), models.UniqueConstraint(fields=('batch', 'user'), name='payoutleaf_user_once_per_batch'), models.CheckConstraint(condition=models.Q(('amount__gt', 0)), name='payoutleaf_amount_positive')],
             },

@@ -62,6 +62,7 @@ class PayoutLeaf(models.Model):
     claimed_at = models.DateTimeField(null=True)
 
     class Meta:
+        verbose_name_plural = "payout leaves"
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(fields=["batch", "position"], name="payoutleaf_position_once"),
             models.UniqueConstraint(fields=["batch", "user"], name="payoutleaf_user_once_per_batch"),

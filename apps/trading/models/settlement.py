@@ -12,13 +12,18 @@ class ReceiptLeaf(models.Model):
     job = models.UUIDField(unique=True)
     leaf = HashField()
     batch = models.ForeignKey(
-        "trading.SettlementBatch", null=True, on_delete=models.PROTECT, related_name="leaves", db_constraint=False
+        "trading.SettlementBatch",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="leaves",
+        db_constraint=False,
     )
     position = models.PositiveIntegerField(null=True)
     created_at = models.DateTimeField(db_default=models.functions.Now())
 
     class Meta:
         db_table = "trading_receipt_leaf"
+        verbose_name_plural = "receipt leaves"
         indexes = [
             models.Index(fields=["id"], name="leaf_unbatched", condition=models.Q(batch__isnull=True)),
             models.Index(fields=["batch", "position"], name="leaf_of_batch"),
@@ -49,6 +54,7 @@ class SettlementBatch(models.Model):
 
     class Meta:
         db_table = "trading_settlement_batch"
+        verbose_name_plural = "settlement batches"
         ordering = ("-id",)
         constraints = [
             models.CheckConstraint(condition=models.Q(receipts__gt=0), name="settlement_batch_not_empty"),
