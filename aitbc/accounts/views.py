@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import generics, status
 from rest_framework.pagination import CursorPagination
 from rest_framework.permissions import AllowAny, BasePermission
@@ -39,6 +39,7 @@ def _user(request: Request) -> User:
     return user
 
 
+@extend_schema_view(get=extend_schema(summary="Who you are"), patch=extend_schema(summary="Change your name"))
 class Me(generics.RetrieveUpdateAPIView[User]):
     """The signed-in user."""
 
@@ -49,6 +50,10 @@ class Me(generics.RetrieveUpdateAPIView[User]):
         return User.objects.get(pk=_user(self.request).pk)
 
 
+@extend_schema_view(
+    get=extend_schema(summary="Your API keys"),
+    post=extend_schema(summary="Make an API key", responses={201: NewApiKeySerializer}),
+)
 class Keys(generics.ListCreateAPIView[ApiKey]):
     """Your API keys; a new one is shown in full this once."""
 
@@ -60,7 +65,6 @@ class Keys(generics.ListCreateAPIView[ApiKey]):
             return ApiKey.objects.none()
         return ApiKey.objects.filter(user=_user(self.request))
 
-    @extend_schema(responses={201: NewApiKeySerializer})
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         serializer = self.get_serializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -89,6 +93,7 @@ class ByName(DrfCursorPagination):
     ordering = "name"
 
 
+@extend_schema_view(get=extend_schema(summary="Governed parameters"))
 class Parameters(generics.ListAPIView[Parameter]):
     """The governed parameters, open to all."""
 

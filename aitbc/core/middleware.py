@@ -83,7 +83,7 @@ class RequestValidationMiddleware(_Middleware):
         if length == "0" and "HTTP_TRANSFER_ENCODING" in request.META:  # WSGI shows such a body as empty
             return _status(411, "request.length_required", "send the body with its Content-Length")
         limit = settings.MAX_ARTIFACT_BYTES if artifact else settings.MAX_BODY_BYTES
-        if not length.isdecimal() or int(length) > limit:
+        if not (length.isascii() and length.isdecimal()) or int(length) > limit:
             return _status(413, "request.too_large", f"a body of this route has at most {limit} bytes")
         kind = request.content_type or ""
         if int(length) and not artifact and kind != "application/json" and not kind.endswith("+json"):

@@ -46,14 +46,23 @@ class MachineApi(NinjaAPI):
         for path in schema["paths"].values():
             for operation in path.values():
                 for status, response in operation["responses"].items():
-                    if int(status) >= 400 and "application/json" in response.get("content", {}):
-                        response["content"] = {PROBLEM_JSON: response["content"]["application/json"]}
+                    _name_media_type(int(status), response)
         return schema
 
 
+def _name_media_type(status: int, response: dict[str, Any]) -> None:
+    """Ninja calls every body JSON: errors are problems, and bytes are bytes."""
+    body = response.get("content", {}).get("application/json")
+    if body is not None and status >= 400:
+        response["content"] = {PROBLEM_JSON: body}
+    elif body is not None and body.get("schema", {}).get("format") == "binary":
+        response["content"] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+
+
 def errors(*statuses: int) -> dict[Any, Any]:
-    """Ninja's `response=` entries of the problems a route documents; 400, 401 and 429 always may come."""
-    return {frozenset({400, 401, 413, 415, 422, 429, *statuses}): Problem}
+    """Ninja's `response=` entries of the problems a route documents. Some may come anywhere; 503 is the
+    database or another store that is away for now, its `code` says which."""
+    return {frozenset({400, 401, 413, 415, 422, 429, 503, *statuses}): Problem}
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # registers itself
@@ -69,12 +78,11 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
 class ProblemAutoSchema(AutoSchema):
     """drf-spectacular with our error responses on every operation."""
 
-    def _get_response_bodies(
-        self, direction: Literal["request", "response"] = "response"
-    ) -> dict[str, Any]:
+    def _get_response_bodies(self, direction: Literal["request", "response"] = "response") -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction)
-        self.registry.register_on_missing(_problem_component(self))
-        for status in ("400", "401", "403", "404", "409", "415", "422", "429", "503"):
+        for described in (FieldError, Problem):
+            self.registry.register_on_missing(_component(described))
+        for status in ("400", "401", "403", "404", "409", "413", "415", "422", "429", "503"):
             bodies.setdefault(
                 status,
                 {
@@ -85,11 +93,12 @@ class ProblemAutoSchema(AutoSchema):
         return bodies
 
 
-def _problem_component(schema: AutoSchema) -> Any:
+def _component(schema: type[Schema]) -> Any:
+    described = schema.model_json_schema(ref_template="#/components/schemas/{model}")
+    described.pop("$defs", None)
     return ResolvedComponent(  # type: ignore[no-untyped-call]  # the library has no types here
-        name="Problem",
+        name=schema.__name__,
         type=ResolvedComponent.SCHEMA,
-        schema=Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        | {"$defs": {}},
-        object="Problem",
+        schema=described,
+        object=schema.__name__,
     )

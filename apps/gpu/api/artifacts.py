@@ -19,7 +19,21 @@ router = Router(tags=["artifacts"])
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII)
 
 
-@router.put("/{sha256}", auth=PartyKey("jobs:write"), response={201: ArtifactOut} | errors(403), summary="Upload bytes")
+BYTES: dict[str, object] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.put(
+    "/{sha256}",
+    auth=PartyKey("jobs:write"),
+    response={201: ArtifactOut} | errors(403),
+    summary="Upload bytes",
+    openapi_extra=BYTES,
+)
 def put_artifact(request: HttpRequest, sha256: str) -> Status[dict[str, object]]:
     """The body is always read in full and its hash checked while it streams."""
     length = request.META.get("CONTENT_LENGTH") or ""
@@ -31,7 +45,12 @@ def put_artifact(request: HttpRequest, sha256: str) -> Status[dict[str, object]]
     return Status(201, {"sha256": sha256, "size": stored.size})
 
 
-@router.get("/{sha256}", auth=PartyKey("jobs:read"), response={200: bytes, 206: bytes} | errors(403, 404, 416), summary="Download")
+@router.get(
+    "/{sha256}",
+    auth=PartyKey("jobs:read"),
+    response={200: bytes, 206: bytes} | errors(403, 404, 416),
+    summary="Download",
+)
 def get_artifact(request: HttpRequest, sha256: str) -> HttpResponseBase:
     """Whole, or the one range asked for."""
     path = artifacts.open_artifact(user=caller(request).user_id, sha256=sha256)

@@ -60,7 +60,7 @@ class JobError(Schema):
     message: str
 
 
-class PaymentOut(Schema):
+class JobPayment(Schema):
     id: UUID
     state: str
     held: Money
@@ -84,7 +84,7 @@ class JobOut(Schema):
     offer_id: UUID | None
     progress: dict[str, Any] | None = None
     error: JobError | None
-    payment: PaymentOut
+    payment: JobPayment
 
 
 class JobList(Schema):
