@@ -8,6 +8,8 @@ import redis
 from django.conf import settings
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from aitbc.core import db, ports
 from aitbc.core.errors import DomainError, Unavailable
@@ -49,7 +51,10 @@ def _postgresql() -> dict[str, Any]:
 
 
 def _redis() -> dict[str, Any]:
-    with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1) as client:
+    once = Retry(NoBackoff(), 0)
+    with redis.Redis.from_url(
+        settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1, retry=once
+    ) as client:
         return {"version": client.info("server")["redis_version"]}
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import redis
 import structlog
 from django.conf import settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 log = structlog.get_logger(__name__)
 WINDOW = 60
@@ -78,7 +80,8 @@ def _shared(bucket: str, limit: int, window: int, weight: float) -> Any:
 
 @lru_cache(maxsize=4)
 def _script(url: str) -> Any:
-    client = redis.Redis.from_url(url, socket_timeout=0.25, socket_connect_timeout=0.25)
+    at_once = Retry(NoBackoff(), 0)  # by default the client tries for seconds, with the request waiting
+    client = redis.Redis.from_url(url, socket_timeout=0.25, socket_connect_timeout=0.25, retry=at_once)
     return client.register_script(_SCRIPT)
 
 

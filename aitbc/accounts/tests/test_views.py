@@ -229,6 +229,6 @@ def test_parameters_cannot_be_changed_here(session):
     problem(
         session.post(PARAMETERS, {"name": "fee_bps", "value": 0}, content_type="application/json"),
         405,
-        "http.405",
+        "http.method_not_allowed",
     )
     assert parameters.get("fee_bps") == 250
