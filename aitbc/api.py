@@ -1,22 +1,13 @@
 """Composition root of the machine API at /v1."""
 
-from typing import Any
-
-import orjson
 from django.http import HttpRequest, HttpResponse
-from ninja.parser import Parser
 
 from aitbc.core.http import as_domain_error, problem_response, unexpected
+from aitbc.core.parser import OrjsonParser
 from aitbc.core.schema import MachineApi
 from apps.gpu.api import artifacts, jobs, miners, receipts
 from apps.marketplace.api import offers
-from apps.trading.api import accounts, payments
-
-
-class OrjsonParser(Parser):
-    def parse_body(self, request: HttpRequest) -> Any:
-        return orjson.loads(request.body)
-
+from apps.trading.api import accounts, deposits, payments, payouts, settlements
 
 api = MachineApi(
     title="AITBC: machine API",
@@ -34,6 +25,9 @@ for prefix, router in (
     ("/marketplace", offers.router),
     ("", accounts.router),
     ("", payments.router),
+    ("", deposits.router),
+    ("", settlements.router),
+    ("/payouts", payouts.router),
 ):
     api.add_router(prefix, router)
 
