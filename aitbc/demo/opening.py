@@ -11,7 +11,7 @@ import httpx
 from aitbc import stack
 from aitbc.chain import signing
 from aitbc.demo import commands
-from aitbc.demo.client import Api
+from aitbc.demo.client import PENDING, Api
 from aitbc.demo.failure import require, wait_for
 from aitbc.demo.miners import Daemon
 from aitbc.demo.onchain import Chain
@@ -75,8 +75,18 @@ def meet_people(stage: Stage, step: Step) -> None:
         address = signing.address_of(bytes.fromhex(wallet))
         stage.apis[name].send("PUT", "/v1/payouts/target", json={"address": address})
     stage.state.save()
+    canceled = _cancel_leftovers(stage.apis["client"])
     kept = "kept from the last run" if known else "made"
-    step.detail = f"a client and {len(PROVIDERS)} providers, {kept}; keys in {stage.state.path}"
+    left = f"; {canceled} jobs that a run cut short had left were canceled" if canceled else ""
+    step.detail = f"a client and {len(PROVIDERS)} providers, {kept}; keys in {stage.state.path}{left}"
+
+
+def _cancel_leftovers(client: Api) -> int:
+    """Jobs of a run that was cut short would be found by this one's miners, and hold the client's money."""
+    open_jobs = [job["id"] for state in PENDING for job in client.pages("/v1/jobs", state=state, limit=200)]
+    for job in open_jobs:
+        client.send("POST", f"/v1/jobs/{job}/cancel", 200, 409)  # 409: it ended meanwhile
+    return len(open_jobs)
 
 
 def _known(stage: Stage) -> bool:

@@ -88,7 +88,9 @@ def _claim_all(stage: Stage, name: str) -> list[JSON]:
         log=stage.log("worker.log"),
     )
     signer = Signer("demo", bytes.fromhex(stage.state.wallets[name]))
-    return [_claim(stage, name, item, signer) for item in due]
+    claims = [_claim(stage, name, item, signer) for item in due]
+    stage.tell(f"{name} claimed {len(claims)} payouts, the last by the transaction {claims[-1]['tx_hash']}")
+    return claims
 
 
 def _claim(stage: Stage, name: str, item: JSON, signer: Signer) -> JSON:
@@ -96,7 +98,6 @@ def _claim(stage: Stage, name: str, item: JSON, signer: Signer) -> JSON:
     tx_hash = stage.node.claim(item["claim"], signer)
     gained = stage.node.balance(signer.address) - before
     require(gained == int(item["claim"]["units"]), f"{name} got {gained} units, not {item['claim']['units']}")
-    stage.tell(f"{name} claimed {item['amount']} AIT, transaction {tx_hash}")
     return {"provider": name, "amount": item["amount"], "batch": item["batch"], "tx_hash": tx_hash}
 
 

@@ -4,7 +4,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aitbc import stack
 from aitbc.demo import closing, opening, settling, working
@@ -93,12 +93,9 @@ def _put_back(wanted: set[str], tell: Tell) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the demonstration as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
+    """SIGTERM ends the demonstration as Ctrl-C does, and so does Ctrl-C where a shell made it be ignored."""
+    with _handled_by(_interrupt):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(*_: object) -> None:
@@ -108,7 +105,13 @@ def _interrupt(*_: object) -> None:
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """While things are stopped, another Ctrl-C must not leave them running."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    with _handled_by(signal.SIG_IGN):
+        yield
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Any) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
