@@ -62,16 +62,20 @@ class Waiters:
             return False
         finally:
             self.events.discard(event)
-        await asyncio.sleep(random.random() * SPREAD_SECONDS)  # noqa: S311 - jitter, not a secret
+        await asyncio.sleep(random.random() * SPREAD_SECONDS)
         return True
 
     async def _listen(self) -> None:
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(settings.DATABASE_URL, autocommit=True) as listener:
+                async with await psycopg.AsyncConnection.connect(
+                    settings.DATABASE_URL, autocommit=True
+                ) as listener:
                     await self._hear(listener)
             except psycopg.Error as error:
-                log.warning("waiting miners hear nothing: the database is away", error=str(error).split("\n")[0])
+                log.warning(
+                    "waiting miners hear nothing: the database is away", error=str(error).split("\n")[0]
+                )
                 await asyncio.sleep(1)
 
     async def _hear(self, listener: psycopg.AsyncConnection[Any]) -> None:
@@ -79,7 +83,8 @@ class Waiters:
         await listener.execute("LISTEN gpu_work")
         while True:
             await listener.execute(
-                """INSERT INTO gpu_waiter (process, until) VALUES (%s, clock_timestamp() + interval '15 seconds')
+                """INSERT INTO gpu_waiter (process, until)
+                   VALUES (%s, clock_timestamp() + interval '15 seconds')
                    ON CONFLICT (process) DO UPDATE SET until = excluded.until""",
                 (self.name,),
             )

@@ -6,7 +6,7 @@ from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "aitbc.settings.local")
 
-from aitbc.celery import app as celery_app  # noqa: E402 - the settings module must be named first
+from aitbc.celery import app as celery_app
 
 application = get_wsgi_application()
 __all__ = ["application", "celery_app"]

@@ -29,7 +29,7 @@ class IntentAdmin(ReadOnlyAdmin):
         "id_shown",
         "kind",
         "state_shown",
-        "business_key",
+        "key_short",
         "nonce",
         "tx_short",
         "block_number",
@@ -52,6 +52,10 @@ class IntentAdmin(ReadOnlyAdmin):
     @display(description="State", ordering="state")
     def state_shown(self, intent: Intent) -> str:
         return show.state(intent.state, _STATES)
+
+    @display(description="Business key", ordering="business_key")
+    def key_short(self, intent: Intent) -> str:
+        return show.short(intent.business_key, head=24)
 
     @display(description="Transaction")
     def tx_short(self, intent: Intent) -> str:

@@ -13,5 +13,3 @@ def database_now() -> datetime:
 
 def rfc3339(moment: datetime | None) -> str | None:
     return moment.isoformat().replace("+00:00", "Z") if moment else None
-
-

@@ -21,7 +21,12 @@ class AmountField(models.DecimalField[Any, Any]):
         return value if value is None else int(value)
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        return None if value is None else Decimal(int(value))
+        if value is None:
+            return None
+        whole = int(value)
+        if not isinstance(value, str) and whole != value:
+            raise ValidationError(f"an amount is a whole number of smallest units, not {value}")
+        return Decimal(whole)
 
 
 class _HexField(models.BinaryField):  # type: ignore[type-arg]  # generic only in some releases of the stubs
@@ -42,13 +47,13 @@ class _HexField(models.BinaryField):  # type: ignore[type-arg]  # generic only i
         return value
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        if isinstance(value, str):
+        if value is not None:
             value = self._parse(value)
         return super().get_db_prep_value(value, connection, prepared)
 
-    def _parse(self, value: str) -> bytes:
+    def _parse(self, value: str | bytes | memoryview) -> bytes:
         try:
-            raw = bytes.fromhex(value.removeprefix("0x"))
+            raw = bytes.fromhex(value.removeprefix("0x")) if isinstance(value, str) else bytes(value)
         except ValueError as error:
             raise ValidationError(f"{value!r} is not hexadecimal") from error
         if len(raw) != self.length:
@@ -73,7 +78,6 @@ class AddressField(_HexField):
 
 def checksum(raw: bytes) -> str:
     """EIP-55 mixed-case form of a 20-byte address."""
-
     text = raw.hex()
     digest = sha3.keccak_256(text.encode()).hexdigest()
     return "0x" + "".join(c.upper() if int(d, 16) > 7 else c for c, d in zip(text, digest, strict=False))

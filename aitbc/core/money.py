@@ -1,7 +1,6 @@
 """Amounts: whole numbers of an asset's smallest unit inside, decimal strings at the edge only."""
 
 import re
-from decimal import Decimal
 
 from aitbc.core.errors import Invalid
 
@@ -31,8 +30,3 @@ def show(value: int, decimals: int) -> str:
 def ceil_div(numerator: int, denominator: int) -> int:
     """Rounds up: fees and totals never favour the payer."""
     return -(-numerator // denominator)
-
-
-def as_decimal(value: int, decimals: int) -> Decimal:
-    """For display arithmetic only, never for posting."""
-    return Decimal(value).scaleb(-decimals)

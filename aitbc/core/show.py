@@ -13,6 +13,8 @@ from django.utils.safestring import SafeString
 from aitbc.core import money
 
 MAX_DOCUMENT = 20_000
+MAX_STRING = 200
+INDENT = "  "
 SHOWN = 6
 NOTHING = "-"
 
@@ -72,12 +74,12 @@ def size(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def short(value: object) -> SafeString | str:
+def short(value: object, head: int = 8) -> SafeString | str:
     """An id or hash cut in its middle, whole in its title; UUIDv7 differ at their ends."""
     text = "" if value is None else str(value)
-    if len(text) <= 20:
+    if len(text) <= head + 12:
         return text or NOTHING
-    return format_html('<span class="code" title="{}">{}…{}</span>', text, text[:8], text[-6:])
+    return format_html('<span class="code" title="{}">{}…{}</span>', text, text[:head], text[-6:])
 
 
 def code(value: object) -> SafeString | str:
@@ -87,10 +89,30 @@ def code(value: object) -> SafeString | str:
 
 def document(value: Any) -> SafeString | str:
     """Indented JSON in a box of its own; what is longer than the box may show is cut, and says so."""
-    if value is None:
-        return NOTHING
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS, default=str).decode()
-    return block(text)
+    return NOTHING if value is None else block(_lines(value, ""))
+
+
+def _lines(value: Any, indent: str) -> str:
+    """Like indented JSON, with short lists on one line and pictures in base64 cut."""
+    if isinstance(value, dict) and value:
+        parts = [f"{_scalar(str(name))}: {_lines(value[name], indent + INDENT)}" for name in sorted(value)]
+        return _enclose("{", parts, "}", indent)
+    if isinstance(value, list) and value:
+        parts = [_lines(item, indent + INDENT) for item in value]
+        line = f"[{', '.join(parts)}]"
+        return line if len(line) <= 80 and "\n" not in line else _enclose("[", parts, "]", indent)
+    return _scalar(value)
+
+
+def _enclose(opening: str, parts: list[str], closing: str, indent: str) -> str:
+    inner = f",\n{indent}{INDENT}".join(parts)
+    return f"{opening}\n{indent}{INDENT}{inner}\n{indent}{closing}"
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str) and len(value) > MAX_STRING:
+        value = f"{value[:60]}… {len(value) - 60:,} more characters"
+    return orjson.dumps(value, default=str).decode()
 
 
 def block(text: str) -> SafeString | str:

@@ -12,7 +12,8 @@ OUTAGE_SECONDS = 15
 def tick(process: str = "relay") -> None:
     """Write the moment; a gap since the last one was an outage, which ends with this call."""
     db.rows(
-        """INSERT INTO core_platform_tick (process, at, resumed_at) VALUES (%s, clock_timestamp(), clock_timestamp())
+        """INSERT INTO core_platform_tick (process, at, resumed_at)
+           VALUES (%s, clock_timestamp(), clock_timestamp())
            ON CONFLICT (process) DO UPDATE SET at = clock_timestamp(), resumed_at = CASE
              WHEN core_platform_tick.at < clock_timestamp() - %s * interval '1 second' THEN clock_timestamp()
              ELSE core_platform_tick.resumed_at END""",

@@ -14,9 +14,7 @@ class Bill:
     fee: int
 
 
-def bill(
-    *, platform_ms: int, claimed_ms: int | None, max_ms: int, unit_price: int, fee_bps: int
-) -> Bill:
+def bill(*, platform_ms: int, claimed_ms: int | None, max_ms: int, unit_price: int, fee_bps: int) -> Bill:
     """min(platform clock, the miner's claim, the agreed limit) * price per device second, rounded up.
 
     The claim may lower the bill, never raise it. `max_ms` is floor(max_price * 1000 / unit_price), so

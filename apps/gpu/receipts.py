@@ -75,7 +75,9 @@ def leaf(document: dict[str, Any]) -> bytes:
     return signing.keccak(orjson.dumps(bare, option=orjson.OPT_SORT_KEYS))
 
 
-def sign_anchor(*, leaf: bytes, root: str, proof: list[str], tx_hash: str, chain_id: int, block: int) -> dict[str, Any]:
+def sign_anchor(
+    *, leaf: bytes, root: str, proof: list[str], tx_hash: str, chain_id: int, block: int
+) -> dict[str, Any]:
     """Where the receipt is anchored, signed, so that an offline reader can trust more than the root."""
     signer = platform_signer()
     values = {"leaf": leaf, "root": root, "tx_hash": tx_hash, "chain_id": chain_id, "block": block}

@@ -54,10 +54,25 @@ def test_sizes(count, text):
 
 
 def test_a_long_document_is_cut_and_says_by_how_much():
-    shown = show.document(["x" * 30_000])
+    shown = show.document({f"key {number}": "x" * 100 for number in range(300)})
 
     assert "more characters" in shown
-    assert len(shown) < 21_000
+    assert len(shown) < 25_000
+
+
+def test_a_document_reads_like_json_with_short_lists_on_a_line_and_long_texts_cut():
+    value = {"b": [1, 2.5, None], "a": {"text": "é" * 300, "none": {}, "long": ["y" * 50, "z" * 50]}}
+
+    assert show.document(value) == (
+        '<pre class="document">{\n'
+        "  &quot;a&quot;: {\n"
+        f"    &quot;long&quot;: [\n      &quot;{'y' * 50}&quot;,\n      &quot;{'z' * 50}&quot;\n    ],\n"
+        "    &quot;none&quot;: {},\n"
+        f"    &quot;text&quot;: &quot;{'é' * 60}… 240 more characters&quot;\n"
+        "  },\n"
+        "  &quot;b&quot;: [1, 2.5, null]\n"
+        "}</pre>"
+    )
 
 
 @pytest.mark.parametrize("hostile", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'])

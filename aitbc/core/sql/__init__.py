@@ -10,7 +10,6 @@ def run_file(path: Path) -> migrations.RunSQL:
     return migrations.RunSQL(path.read_text(), reverse_sql=migrations.RunSQL.noop)
 
 
-
 def restrict(table: str, rights: str) -> migrations.RunSQL:
     """Say which rights the application's role has on `table`; `migrate` grants exactly these."""
     return migrations.RunSQL(f"COMMENT ON TABLE {table} IS 'app: {rights}'", migrations.RunSQL.noop)

@@ -13,7 +13,9 @@ from apps.gpu.api.schemas import VerdictOut
 router = Router(tags=["receipts"])
 
 
-@router.post("/receipts/verify", auth=None, response={200: VerdictOut} | errors(503), summary="Verify a receipt")
+@router.post(
+    "/receipts/verify", auth=None, response={200: VerdictOut} | errors(503), summary="Verify a receipt"
+)
 def verify_receipt(request: HttpRequest, body: dict[str, Any] = Body(...)) -> dict[str, Any]:  # noqa: B008
     """Both signatures, the price and the anchor; the reason names the first check that fails."""
     verdict = verification.verify(

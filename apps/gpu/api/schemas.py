@@ -1,4 +1,4 @@
-"""Shapes of the fixed /v1 contract for jobs, miners and receipts. Shape is checked here, truth in services."""
+"""Shapes of the fixed /v1 contract for jobs, miners and receipts; services check what is true."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal

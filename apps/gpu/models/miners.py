@@ -142,7 +142,9 @@ class Challenge(models.Model):
     rounds = models.PositiveIntegerField()
     steps = models.PositiveIntegerField()
     roots = models.JSONField(default=list)
-    nonce = models.CharField(max_length=66, blank=True, help_text="Drawn after the commitment; picks the rows.")
+    nonce = models.CharField(
+        max_length=66, blank=True, help_text="Drawn after the commitment; picks the rows."
+    )
     issued_at = models.DateTimeField()
     committed_at = models.DateTimeField(null=True)
     deadline = models.DateTimeField()

@@ -15,7 +15,8 @@ from apps.trading.selectors.settlement import anchors
 FINAL = ("completed", "failed", "canceled", "expired")
 _RESULT = """
 SELECT j.id, j.state, j.error_code, j.error_message, r.job_id IS NOT NULL,
-       json_build_object('job_id', j.id, 'output', r.output, 'output_artifact', encode(r.output_artifact, 'hex'),
+       json_build_object('job_id', j.id, 'output', r.output,
+                         'output_artifact', encode(r.output_artifact, 'hex'),
                          'metrics', r.metrics)::text,
        c.document, c.leaf, '0x' || encode(j.salt, 'hex')
   FROM gpu_job j LEFT JOIN gpu_job_result r ON r.job_id = j.id LEFT JOIN gpu_receipt c ON c.job_id = j.id
@@ -54,8 +55,10 @@ def page_of_jobs(
     after = decode(cursor, 1)
     found = db.rows(
         """SELECT j.id, gpu_job_document(j, p)::text FROM gpu_job j JOIN trading_payment p ON p.job = j.id
-            WHERE j.client_id = %s AND (%s::text IS NULL OR j.state = %s) AND (%s::text IS NULL OR j.kind = %s)
-              AND (%s::timestamptz IS NULL OR j.created_at > %s) AND (%s::timestamptz IS NULL OR j.created_at < %s)
+            WHERE j.client_id = %s AND (%s::text IS NULL OR j.state = %s)
+              AND (%s::text IS NULL OR j.kind = %s)
+              AND (%s::timestamptz IS NULL OR j.created_at > %s)
+              AND (%s::timestamptz IS NULL OR j.created_at < %s)
               AND (%s::uuid IS NULL OR j.id < %s) ORDER BY j.id DESC LIMIT %s""",
         (
             *(client, state, state, kind, kind, created_after, created_after, created_before, created_before),

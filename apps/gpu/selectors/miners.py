@@ -43,7 +43,8 @@ def earnings(*, key: UUID, start: datetime | None, end: datetime | None) -> dict
                   coalesce(sum(p.released) FILTER (WHERE p.matured_at IS NULL), 0),
                   coalesce(sum(p.fee), 0), count(p.id)::int, bool_or(true)
              FROM gpu_miner m LEFT JOIN gpu_job j ON j.miner_id = m.id
-              AND (%s::timestamptz IS NULL OR j.finished_at >= %s) AND (%s::timestamptz IS NULL OR j.finished_at < %s)
+              AND (%s::timestamptz IS NULL OR j.finished_at >= %s)
+              AND (%s::timestamptz IS NULL OR j.finished_at < %s)
              LEFT JOIN trading_payment p ON p.job = j.id AND p.released > 0 WHERE m.key_id = %s""",
         (start, start, end, end, key),
     )

@@ -22,7 +22,8 @@ _MAY_READ = """
 SELECT a.sha256 FROM gpu_artifact a WHERE a.sha256 = ANY(%s) AND (
   EXISTS (SELECT 1 FROM gpu_artifact_grant g WHERE g.artifact_id = a.sha256 AND g.user_id = %s)
   OR EXISTS (SELECT 1 FROM gpu_job j JOIN gpu_miner m ON m.id = j.miner_id AND m.owner_id = %s
-              WHERE j.state IN ('leased', 'running') AND j.artifacts @> ARRAY[encode(a.sha256, 'hex')]::varchar[]))
+              WHERE j.state IN ('leased', 'running')
+                AND j.artifacts @> ARRAY[encode(a.sha256, 'hex')]::varchar[]))
 """
 
 
@@ -81,7 +82,8 @@ def _receive(draft: Path, sha256: str, read: Callable[[int], bytes], length: int
 def _check_quota(user: UUID, length: int) -> None:
     stored: int = db.value(
         """SELECT coalesce(sum(a.size), 0)::bigint FROM gpu_artifact a WHERE EXISTS (
-             SELECT 1 FROM gpu_artifact_grant g WHERE g.artifact_id = a.sha256 AND g.user_id = %s AND g.job IS NULL)""",
+             SELECT 1 FROM gpu_artifact_grant g
+              WHERE g.artifact_id = a.sha256 AND g.user_id = %s AND g.job IS NULL)""",
         (user,),
     )
     limit = parameters.get("max_stored_bytes")

@@ -34,7 +34,9 @@ def own_key(number: int) -> Path:
     path = Path(settings.KEYS_DIR) / f"gpu-worker-{number}.key"
     if not path.exists():
         with transaction.atomic():
-            user = User.objects.filter(email=EMAIL).first() or User.objects.create_user(EMAIL, role=Role.MINER)
+            user = User.objects.filter(email=EMAIL).first() or User.objects.create_user(
+                EMAIL, role=Role.MINER
+            )
             _, token = keys.create_key(user=user, name=f"gpu worker {number}", scopes=["miner"])
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch(mode=0o600)
@@ -131,9 +133,7 @@ class LocalTransport:
     def put_artifact(self, content: bytes) -> str:
         sha256, body = hashlib.sha256(content).hexdigest(), io.BytesIO(content)
         _called(
-            lambda: artifacts.store(
-                user=self._me.user_id, sha256=sha256, read=body.read, length=len(content)
-            )
+            lambda: artifacts.store(user=self._me.user_id, sha256=sha256, read=body.read, length=len(content))
         )
         return sha256
 

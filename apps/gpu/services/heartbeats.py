@@ -24,9 +24,11 @@ UPDATE gpu_device d SET utilization = x.utilization, memory_used_mb = x.memory_u
 """
 # Locked in the order of every other writer of jobs, else a batch of results and a beat could deadlock.
 _RENEW = """
-WITH held AS (SELECT id FROM gpu_job WHERE id = ANY (%s::uuid[]) AND miner_id = %s AND state IN ('leased', 'running')
+WITH held AS (SELECT id FROM gpu_job WHERE id = ANY (%s::uuid[])
+                 AND miner_id = %s AND state IN ('leased', 'running')
                ORDER BY id FOR NO KEY UPDATE)
-UPDATE gpu_job j SET lease_expires_at = clock_timestamp() + parameter_value('lease_seconds') * interval '1 second'
+UPDATE gpu_job j
+   SET lease_expires_at = clock_timestamp() + parameter_value('lease_seconds') * interval '1 second'
   FROM held WHERE j.id = held.id RETURNING j.id
 """
 
@@ -56,12 +58,15 @@ def beat(
         raise Invalid("heartbeat.signature", "the head was not signed by the miner's address")
     now = clock.database_now()
     Heartbeat.objects.create(
-        miner=miner, sequence=sequence, previous=previous, head=head, received_at=now, signature=signature or ""
+        miner=miner,
+        sequence=sequence,
+        previous=previous,
+        head=head,
+        received_at=now,
+        signature=signature or "",
     )
     state = Miner.State.ONLINE if miner.state in ("suspect", "dead") else miner.state
-    Miner.objects.filter(pk=miner.pk).update(
-        sequence=sequence, head=head, last_seen_at=now, state=state
-    )
+    Miner.objects.filter(pk=miner.pk).update(sequence=sequence, head=head, last_seen_at=now, state=state)
     if miner.state == Miner.State.DEAD:
         announce("gpu.miner_returned", f"miner:{miner.pk}", {"miner": str(miner.pk)})
     _note_samples(miner, telemetry if samples is None else samples)

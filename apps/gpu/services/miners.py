@@ -59,7 +59,9 @@ def make_nonce(*, key: UUID) -> str:
 
 
 @transaction.atomic
-def register(*, caller: Principal, registration: Registration, first_party: bool = False) -> tuple[Miner, bool]:
+def register(
+    *, caller: Principal, registration: Registration, first_party: bool = False
+) -> tuple[Miner, bool]:
     """Create the caller's miner, or bring it up to date -> (miner, whether it is new). Leases go on."""
     _check(registration)
     _check_proof(caller, registration)
@@ -122,9 +124,7 @@ def _check_proof(caller: Principal, registration: Registration) -> None:
     if nonce is None or not fresh.filter(value=nonce).update(used_at=timezone.now()):
         raise Invalid("miner.nonce", "ask POST /v1/miners/nonce for a fresh nonce and sign that")
     values = {"prefix": caller.prefix, "nonce": nonce, "address": registration.address}
-    digest = signing.digest(
-        statements.domain(networks.chain_id()), statements.MINER_REGISTRATION, values
-    )
+    digest = signing.digest(statements.domain(networks.chain_id()), statements.MINER_REGISTRATION, values)
     if signing.recover(digest, registration.proof).lower() != registration.address.lower():
         raise Invalid("miner.proof", "the proof was not signed by this address")
 
@@ -213,7 +213,12 @@ def leave(miner: Miner, state: str, code: str, message: str) -> int:
 
 @transaction.atomic
 def update_capabilities(
-    *, key: UUID, kinds: list[str] | None, models: list[str] | None, price: str | None, concurrency: int | None
+    *,
+    key: UUID,
+    kinds: list[str] | None,
+    models: list[str] | None,
+    price: str | None,
+    concurrency: int | None,
 ) -> Miner:
     miner = Miner.objects.select_for_update(no_key=True).filter(key_id=key).first() or of_key(key)
     if kinds is not None:
@@ -251,10 +256,18 @@ def document(miner: Miner) -> dict[str, Any]:
         "sequence": miner.sequence,
         "head": miner.head,
         "devices": [
-            {"id": d.pk, "uuid": d.uuid, "kind": d.kind, "model": d.model, "memory_mb": d.memory_mb,
-             "verified": d.verified, "tflops": d.tflops, "memory_gbps": d.memory_gbps}
+            {
+                "id": d.pk,
+                "uuid": d.uuid,
+                "kind": d.kind,
+                "model": d.model,
+                "memory_mb": d.memory_mb,
+                "verified": d.verified,
+                "tflops": d.tflops,
+                "memory_gbps": d.memory_gbps,
+            }
             for d in miner.devices.filter(active=True).order_by("pk")
-        ],  # fmt: skip
+        ],
         "heartbeat_seconds": parameters.get("heartbeat_seconds"),
     }
 

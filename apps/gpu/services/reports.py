@@ -13,12 +13,12 @@ from jsonschema import Draft202012Validator
 from aitbc.chain import networks, signing
 from aitbc.core import db
 from aitbc.core.errors import Conflict, DomainError, Invalid, NotFound
+from apps.gpu import receipts, statements
+from apps.gpu.meter import Bill, bill
 from apps.gpu.models import Attempt
 from apps.gpu.runtimes import runtimes
 from apps.gpu.runtimes.contract import FAULTS
-from apps.gpu import receipts, statements
 from apps.gpu.services import artifacts
-from apps.gpu.meter import Bill, bill
 
 _FACTS = "SELECT * FROM gpu_lease_facts(%s::uuid, %s::uuid[])"
 _FAULTS = {str(code): fault for code, fault in FAULTS.items()}
@@ -185,7 +185,9 @@ def statement_of(facts: Facts, *, output: Any, output_artifact: str | None) -> s
         miner=str(facts.miner),
         attempt=facts.attempt,
         lease="0x" + statements.lease_hash(str(facts.lease_token)).hex(),
-        input_commitment=_commit(salt, facts.input, facts.input_artifact.hex() if facts.input_artifact else None),
+        input_commitment=_commit(
+            salt, facts.input, facts.input_artifact.hex() if facts.input_artifact else None
+        ),
         output_commitment=_commit(salt, output, output_artifact),
         unit_price=int(facts.unit_price),
         max_units=facts.max_ms or 0,
@@ -286,7 +288,8 @@ def progress(*, key: UUID, job: UUID, token: UUID, report: dict[str, Any]) -> st
     """Kept as it was sent, and shown to the client; it also renews the lease."""
     found = db.row(
         """UPDATE gpu_job j SET progress = %s::jsonb,
-                  lease_expires_at = clock_timestamp() + parameter_value('lease_seconds') * interval '1 second'
+                  lease_expires_at = clock_timestamp()
+                    + parameter_value('lease_seconds') * interval '1 second'
              FROM gpu_miner m, trading_payment p
             WHERE m.key_id = %s AND j.miner_id = m.id AND j.id = %s AND j.lease_token = %s AND p.job = j.id
               AND j.state IN ('leased', 'running') RETURNING gpu_job_document(j, p)::text""",
@@ -311,7 +314,8 @@ def fail(*, key: UUID, job: UUID, token: UUID, code: str, message: str, retryabl
             (job, code[:60], message[:2000], _FAULTS.get(code, "provider"), retryable),
         )
         document: str = db.value(
-            "SELECT gpu_job_document(j, p)::text FROM gpu_job j JOIN trading_payment p ON p.job = j.id WHERE j.id = %s",
+            """SELECT gpu_job_document(j, p)::text FROM gpu_job j JOIN trading_payment p ON p.job = j.id
+                WHERE j.id = %s""",
             (job,),
         )
     return document

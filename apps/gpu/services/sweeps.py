@@ -56,7 +56,8 @@ def mass_silence() -> bool:
     at one large owner would keep his jobs leased for ever.
     """
     living, silent = db.rows(
-        """WITH limits AS (SELECT clock_timestamp() - parameter_value('dead_seconds') * interval '1 second' AS dead)
+        """WITH limits AS (
+             SELECT clock_timestamp() - parameter_value('dead_seconds') * interval '1 second' AS dead)
            SELECT count(*), count(*) FILTER (WHERE m.last_seen_at < limits.dead) FROM gpu_miner m, limits
             WHERE m.state IN ('online', 'suspect', 'draining', 'dead')
               AND m.last_seen_at > limits.dead - interval '1 minute'"""
@@ -102,7 +103,8 @@ def _end_overdue(condition: str, code: str, message: str, fault: str = "provider
 def settle_final() -> int:
     """Return what is still held for a job that is over: the state machine alone resolves holds."""
     count: int = db.value(
-        """SELECT coalesce(payments_settle(array_agg(x.job), array_agg(NULL::uuid), array_agg(0::numeric), array_agg(0::numeric)), 0)
+        """SELECT coalesce(payments_settle(
+             array_agg(x.job), array_agg(NULL::uuid), array_agg(0::numeric), array_agg(0::numeric)), 0)
              FROM (SELECT p.job FROM trading_payment p JOIN gpu_job j ON j.id = p.job
                     WHERE p.state = 'escrowed' AND j.state IN ('failed', 'canceled', 'expired')
                     LIMIT %s) x""",

@@ -19,7 +19,11 @@ def list_balances(request: HttpRequest) -> dict[str, Any]:
     return {"items": balances.of_user(caller(request).user_id), "next": None}
 
 
-@router.get("/accounts/{asset}/entries", response={200: EntryList} | errors(403, 404), summary="Ledger entries, newest first")
+@router.get(
+    "/accounts/{asset}/entries",
+    response={200: EntryList} | errors(403, 404),
+    summary="Ledger entries, newest first",
+)
 def list_entries(
     request: HttpRequest,
     asset: str,

@@ -19,6 +19,8 @@ def get_payment(request: HttpRequest, payment_id: UUID) -> dict[str, Any]:
     return payments.document(user=caller(request).user_id, payment=payment_id)
 
 
-@router.get("/jobs/{uuid:job_id}/payment", response={200: PaymentOut} | errors(403, 404), summary="A job's payment")
+@router.get(
+    "/jobs/{uuid:job_id}/payment", response={200: PaymentOut} | errors(403, 404), summary="A job's payment"
+)
 def get_job_payment(request: HttpRequest, job_id: UUID) -> dict[str, Any]:
     return payments.document(user=caller(request).user_id, job=job_id)

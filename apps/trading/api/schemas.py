@@ -87,7 +87,7 @@ class SettlementList(Schema):
 
 
 class ReservesOut(Schema):
-    """`difference` is what the chain holds more (or less) than the ledger owes; anything but 0 is an alarm."""
+    """`difference`: what the chain holds more (or less) than the ledger owes; anything but 0 is an alarm."""
 
     asset: str
     ledger_liabilities: str

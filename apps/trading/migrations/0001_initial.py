@@ -10,7 +10,6 @@ import aitbc.core.fields
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -19,177 +18,387 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Asset',
+            name="Asset",
             fields=[
-                ('code', models.CharField(max_length=12, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=60)),
-                ('decimals', models.PositiveSmallIntegerField(help_text='Digits after the point of one whole unit.')),
+                ("code", models.CharField(max_length=12, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=60)),
+                (
+                    "decimals",
+                    models.PositiveSmallIntegerField(help_text="Digits after the point of one whole unit."),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Account',
+            name="Account",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('available', 'Available'), ('maturing', 'Maturing: earned, in the dispute window'), ('fees', 'Platform fees'), ('treasury', 'Treasury'), ('external', 'External: mirror of the reserves on a chain'), ('claimable', 'Claimable on a chain'), ('unattributed', 'Unattributed tokens received on a chain')], max_length=12)),
-                ('chain', models.CharField(blank=True, help_text='Network of external and claimable accounts.', max_length=20)),
-                ('shard', models.SmallIntegerField(default=0, help_text='Hot accounts without a limit are spread over shards.')),
-                ('posted', aitbc.core.fields.AmountField(decimal_places=0, default=0, max_digits=38)),
-                ('held', aitbc.core.fields.AmountField(decimal_places=0, default=0, max_digits=38)),
-                ('overdraft', models.BooleanField(default=False, help_text='Mirrors value outside, so it may go negative.')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('owner', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='accounts', to=settings.AUTH_USER_MODEL)),
-                ('asset', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='trading.asset')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("available", "Available"),
+                            ("maturing", "Maturing: earned, in the dispute window"),
+                            ("fees", "Platform fees"),
+                            ("treasury", "Treasury"),
+                            ("external", "External: mirror of the reserves on a chain"),
+                            ("claimable", "Claimable on a chain"),
+                            ("unattributed", "Unattributed tokens received on a chain"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                (
+                    "chain",
+                    models.CharField(
+                        blank=True, help_text="Network of external and claimable accounts.", max_length=20
+                    ),
+                ),
+                (
+                    "shard",
+                    models.SmallIntegerField(
+                        default=0, help_text="Hot accounts without a limit are spread over shards."
+                    ),
+                ),
+                ("posted", aitbc.core.fields.AmountField(decimal_places=0, default=0, max_digits=38)),
+                ("held", aitbc.core.fields.AmountField(decimal_places=0, default=0, max_digits=38)),
+                (
+                    "overdraft",
+                    models.BooleanField(
+                        default=False, help_text="Mirrors value outside, so it may go negative."
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="accounts",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                ("asset", models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to="trading.asset")),
             ],
         ),
         migrations.CreateModel(
-            name='Payment',
+            name="Payment",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('job', models.UUIDField(unique=True)),
-                ('asset', models.CharField(max_length=12)),
-                ('state', models.CharField(choices=[('escrowed', 'Escrowed'), ('released', 'Released: all of it was earned'), ('partially_released', 'Released in part, the rest refunded'), ('refunded', 'Refunded')], max_length=20)),
-                ('held', aitbc.core.fields.AmountField(decimal_places=0, max_digits=38)),
-                ('released', aitbc.core.fields.AmountField(decimal_places=0, default=0, help_text='What the provider got, the fee already taken off.', max_digits=38)),
-                ('fee', aitbc.core.fields.AmountField(decimal_places=0, default=0, max_digits=38)),
-                ('refunded', aitbc.core.fields.AmountField(decimal_places=0, default=0, max_digits=38)),
-                ('created_at', models.DateTimeField()),
-                ('resolved_at', models.DateTimeField(null=True)),
-                ('matures_at', models.DateTimeField(help_text='End of the dispute window of the earning.', null=True)),
-                ('matured_at', models.DateTimeField(null=True)),
-                ('client', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.PROTECT, related_name='payments', to=settings.AUTH_USER_MODEL)),
-                ('provider', models.ForeignKey(db_constraint=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='earnings', to=settings.AUTH_USER_MODEL)),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("job", models.UUIDField(unique=True)),
+                ("asset", models.CharField(max_length=12)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("escrowed", "Escrowed"),
+                            ("released", "Released: all of it was earned"),
+                            ("partially_released", "Released in part, the rest refunded"),
+                            ("refunded", "Refunded"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                ("held", aitbc.core.fields.AmountField(decimal_places=0, max_digits=38)),
+                (
+                    "released",
+                    aitbc.core.fields.AmountField(
+                        decimal_places=0,
+                        default=0,
+                        help_text="What the provider got, the fee already taken off.",
+                        max_digits=38,
+                    ),
+                ),
+                ("fee", aitbc.core.fields.AmountField(decimal_places=0, default=0, max_digits=38)),
+                ("refunded", aitbc.core.fields.AmountField(decimal_places=0, default=0, max_digits=38)),
+                ("created_at", models.DateTimeField()),
+                ("resolved_at", models.DateTimeField(null=True)),
+                (
+                    "matures_at",
+                    models.DateTimeField(help_text="End of the dispute window of the earning.", null=True),
+                ),
+                ("matured_at", models.DateTimeField(null=True)),
+                (
+                    "client",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="payments",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "provider",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="earnings",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='SettlementBatch',
+            name="SettlementBatch",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('network', models.CharField(max_length=20)),
-                ('state', models.CharField(choices=[('sealed', 'Sealed: root computed'), ('final', 'Final on the chain'), ('failed', 'Failed')], default='sealed', max_length=8)),
-                ('root', aitbc.core.fields.HashField(editable=True, max_length=32)),
-                ('receipts', models.PositiveIntegerField()),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('tx_hash', aitbc.core.fields.HashField(editable=True, max_length=32, null=True)),
-                ('block', models.BigIntegerField(null=True)),
-                ('gas_used', models.BigIntegerField(null=True)),
-                ('finalized_at', models.DateTimeField(null=True)),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("network", models.CharField(max_length=20)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("sealed", "Sealed: root computed"),
+                            ("final", "Final on the chain"),
+                            ("failed", "Failed"),
+                        ],
+                        default="sealed",
+                        max_length=8,
+                    ),
+                ),
+                ("root", aitbc.core.fields.HashField(editable=True, max_length=32)),
+                ("receipts", models.PositiveIntegerField()),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("tx_hash", aitbc.core.fields.HashField(editable=True, max_length=32, null=True)),
+                ("block", models.BigIntegerField(null=True)),
+                ("gas_used", models.BigIntegerField(null=True)),
+                ("finalized_at", models.DateTimeField(null=True)),
             ],
             options={
-                'verbose_name_plural': 'settlement batches',
-                'db_table': 'trading_settlement_batch',
-                'ordering': ('-id',),
-                'constraints': [models.CheckConstraint(condition=models.Q(('receipts__gt', 0)), name='settlement_batch_not_empty')],
+                "verbose_name_plural": "settlement batches",
+                "db_table": "trading_settlement_batch",
+                "ordering": ("-id",),
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("receipts__gt", 0)), name="settlement_batch_not_empty"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='ReceiptLeaf',
+            name="ReceiptLeaf",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('job', models.UUIDField(unique=True)),
-                ('leaf', aitbc.core.fields.HashField(editable=True, max_length=32)),
-                ('position', models.PositiveIntegerField(null=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('batch', models.ForeignKey(db_constraint=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='leaves', to='trading.settlementbatch')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("job", models.UUIDField(unique=True)),
+                ("leaf", aitbc.core.fields.HashField(editable=True, max_length=32)),
+                ("position", models.PositiveIntegerField(null=True)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "batch",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="leaves",
+                        to="trading.settlementbatch",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'receipt leaves',
-                'db_table': 'trading_receipt_leaf',
+                "verbose_name_plural": "receipt leaves",
+                "db_table": "trading_receipt_leaf",
             },
         ),
         migrations.CreateModel(
-            name='Transfer',
+            name="Transfer",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('kind', models.CharField(max_length=24)),
-                ('state', models.CharField(choices=[('pending', 'Pending: held on the debit account'), ('posted', 'Posted'), ('voided', 'Voided')], max_length=8)),
-                ('amount', aitbc.core.fields.AmountField(decimal_places=0, max_digits=38)),
-                ('hold', models.UUIDField(help_text='The hold that this transfer resolves.', null=True)),
-                ('reference', models.UUIDField(help_text='What it is for: a job, a deposit, a batch.', null=True)),
-                ('created_at', models.DateTimeField()),
-                ('resolved_at', models.DateTimeField(null=True)),
-                ('credit', models.ForeignKey(db_constraint=False, help_text='Empty for a hold, whose payee is known when it is resolved, and for what voids one.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='trading.account')),
-                ('debit', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='trading.account')),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("kind", models.CharField(max_length=24)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("pending", "Pending: held on the debit account"),
+                            ("posted", "Posted"),
+                            ("voided", "Voided"),
+                        ],
+                        max_length=8,
+                    ),
+                ),
+                ("amount", aitbc.core.fields.AmountField(decimal_places=0, max_digits=38)),
+                ("hold", models.UUIDField(help_text="The hold that this transfer resolves.", null=True)),
+                (
+                    "reference",
+                    models.UUIDField(help_text="What it is for: a job, a deposit, a batch.", null=True),
+                ),
+                ("created_at", models.DateTimeField()),
+                ("resolved_at", models.DateTimeField(null=True)),
+                (
+                    "credit",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        help_text="Empty for a hold, whose payee is known when it is resolved, and for what voids one.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="trading.account",
+                    ),
+                ),
+                (
+                    "debit",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="trading.account",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Entry',
+            name="Entry",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('amount', aitbc.core.fields.AmountField(decimal_places=0, max_digits=38)),
-                ('created_at', models.DateTimeField()),
-                ('account', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, to='trading.account')),
-                ('transfer', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, to='trading.transfer')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("amount", aitbc.core.fields.AmountField(decimal_places=0, max_digits=38)),
+                ("created_at", models.DateTimeField()),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="trading.account",
+                    ),
+                ),
+                (
+                    "transfer",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="trading.transfer",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'entries',
+                "verbose_name_plural": "entries",
             },
         ),
         migrations.AddConstraint(
-            model_name='account',
-            constraint=models.UniqueConstraint(fields=('owner', 'asset', 'kind', 'chain', 'shard'), name='account_one_per_kind', nulls_distinct=False),
+            model_name="account",
+            constraint=models.UniqueConstraint(
+                fields=("owner", "asset", "kind", "chain", "shard"),
+                name="account_one_per_kind",
+                nulls_distinct=False,
+            ),
         ),
         migrations.AddConstraint(
-            model_name='account',
-            constraint=models.CheckConstraint(condition=models.Q(('held__gte', 0)), name='account_held_not_negative'),
+            model_name="account",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("held__gte", 0)), name="account_held_not_negative"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='account',
-            constraint=models.CheckConstraint(condition=models.Q(('overdraft', True), ('posted__gte', models.F('held')), _connector='OR'), name='account_not_overdrawn'),
+            model_name="account",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("overdraft", True), ("posted__gte", models.F("held")), _connector="OR"),
+                name="account_not_overdrawn",
+            ),
         ),
         migrations.AddIndex(
-            model_name='payment',
-            index=models.Index(fields=['client', '-id'], name='payment_of_client'),
+            model_name="payment",
+            index=models.Index(fields=["client", "-id"], name="payment_of_client"),
         ),
         migrations.AddIndex(
-            model_name='payment',
-            index=models.Index(fields=['provider', 'resolved_at'], name='payment_of_provider'),
+            model_name="payment",
+            index=models.Index(fields=["provider", "resolved_at"], name="payment_of_provider"),
         ),
         migrations.AddIndex(
-            model_name='payment',
-            index=models.Index(condition=models.Q(('matured_at__isnull', True), ('matures_at__isnull', False)), fields=['matures_at'], name='payment_maturing'),
+            model_name="payment",
+            index=models.Index(
+                condition=models.Q(("matured_at__isnull", True), ("matures_at__isnull", False)),
+                fields=["matures_at"],
+                name="payment_maturing",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='payment',
-            constraint=models.CheckConstraint(condition=models.Q(('held__gt', 0)), name='payment_held_positive'),
+            model_name="payment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("held__gt", 0)), name="payment_held_positive"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='payment',
-            constraint=models.CheckConstraint(condition=models.Q(('fee__gte', 0), ('refunded__gte', 0), ('released__gte', 0)), name='payment_parts_not_negative'),
+            model_name="payment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("fee__gte", 0), ("refunded__gte", 0), ("released__gte", 0)),
+                name="payment_parts_not_negative",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='payment',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('fee', 0), ('refunded', 0), ('released', 0), ('state', 'escrowed')), models.Q(models.Q(('state', 'escrowed'), _negated=True), ('held', django.db.models.expressions.CombinedExpression(django.db.models.expressions.CombinedExpression(models.F('released'), '+', models.F('fee')), '+', models.F('refunded')))), _connector='OR'), name='payment_adds_up'),
+            model_name="payment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("fee", 0), ("refunded", 0), ("released", 0), ("state", "escrowed")),
+                    models.Q(
+                        models.Q(("state", "escrowed"), _negated=True),
+                        (
+                            "held",
+                            django.db.models.expressions.CombinedExpression(
+                                django.db.models.expressions.CombinedExpression(
+                                    models.F("released"), "+", models.F("fee")
+                                ),
+                                "+",
+                                models.F("refunded"),
+                            ),
+                        ),
+                    ),
+                    _connector="OR",
+                ),
+                name="payment_adds_up",
+            ),
         ),
         migrations.AddIndex(
-            model_name='receiptleaf',
-            index=models.Index(condition=models.Q(('batch__isnull', True)), fields=['id'], name='leaf_unbatched'),
+            model_name="receiptleaf",
+            index=models.Index(
+                condition=models.Q(("batch__isnull", True)), fields=["id"], name="leaf_unbatched"
+            ),
         ),
         migrations.AddIndex(
-            model_name='receiptleaf',
-            index=models.Index(fields=['batch', 'position'], name='leaf_of_batch'),
+            model_name="receiptleaf",
+            index=models.Index(fields=["batch", "position"], name="leaf_of_batch"),
         ),
         migrations.AddIndex(
-            model_name='transfer',
-            index=models.Index(fields=['reference'], name='transfer_reference'),
+            model_name="transfer",
+            index=models.Index(fields=["reference"], name="transfer_reference"),
         ),
         migrations.AddIndex(
-            model_name='transfer',
-            index=models.Index(condition=models.Q(('state', 'pending')), fields=['debit'], name='transfer_open_holds'),
+            model_name="transfer",
+            index=models.Index(
+                condition=models.Q(("state", "pending")), fields=["debit"], name="transfer_open_holds"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='transfer',
-            constraint=models.CheckConstraint(condition=models.Q(('amount__gt', 0)), name='transfer_amount_positive'),
+            model_name="transfer",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("amount__gt", 0)), name="transfer_amount_positive"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='transfer',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('credit__isnull', False), ('hold__isnull', True)), models.Q(('credit__isnull', False), ('state', 'posted')), models.Q(('credit__isnull', True), ('hold__isnull', True)), models.Q(('credit__isnull', True), ('hold__isnull', False), ('state', 'voided')), _connector='OR'), name='transfer_sides'),
+            model_name="transfer",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("credit__isnull", False), ("hold__isnull", True)),
+                    models.Q(("credit__isnull", False), ("state", "posted")),
+                    models.Q(("credit__isnull", True), ("hold__isnull", True)),
+                    models.Q(("credit__isnull", True), ("hold__isnull", False), ("state", "voided")),
+                    _connector="OR",
+                ),
+                name="transfer_sides",
+            ),
         ),
         migrations.AddIndex(
-            model_name='entry',
-            index=models.Index(fields=['account', '-id'], name='entry_of_account'),
+            model_name="entry",
+            index=models.Index(fields=["account", "-id"], name="entry_of_account"),
         ),
         migrations.AddConstraint(
-            model_name='entry',
-            constraint=models.CheckConstraint(condition=models.Q(('amount', 0), _negated=True), name='entry_not_zero'),
+            model_name="entry",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("amount", 0), _negated=True), name="entry_not_zero"
+            ),
         ),
     ]

@@ -8,116 +8,253 @@ import aitbc.core.fields
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('trading', '0002_rules'),
+        ("trading", "0002_rules"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='PayoutBatch',
+            name="PayoutBatch",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('network', models.CharField(max_length=20)),
-                ('state', models.CharField(choices=[('sealed', 'Sealed: amounts held'), ('final', 'Final on the chain: claimable'), ('failed', 'Failed: amounts released')], default='sealed', max_length=8)),
-                ('root', aitbc.core.fields.HashField(editable=True, max_length=32)),
-                ('total', aitbc.core.fields.AmountField(decimal_places=0, max_digits=38)),
-                ('count', models.PositiveIntegerField()),
-                ('tx_hash', aitbc.core.fields.HashField(editable=True, max_length=32, null=True)),
-                ('block', models.BigIntegerField(null=True)),
-                ('gas_used', models.BigIntegerField(null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('finalized_at', models.DateTimeField(null=True)),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("network", models.CharField(max_length=20)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("sealed", "Sealed: amounts held"),
+                            ("final", "Final on the chain: claimable"),
+                            ("failed", "Failed: amounts released"),
+                        ],
+                        default="sealed",
+                        max_length=8,
+                    ),
+                ),
+                ("root", aitbc.core.fields.HashField(editable=True, max_length=32)),
+                ("total", aitbc.core.fields.AmountField(decimal_places=0, max_digits=38)),
+                ("count", models.PositiveIntegerField()),
+                ("tx_hash", aitbc.core.fields.HashField(editable=True, max_length=32, null=True)),
+                ("block", models.BigIntegerField(null=True)),
+                ("gas_used", models.BigIntegerField(null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("finalized_at", models.DateTimeField(null=True)),
             ],
             options={
-                'verbose_name_plural': 'payout batches',
-                'ordering': ('-id',),
+                "verbose_name_plural": "payout batches",
+                "ordering": ("-id",),
             },
         ),
         migrations.CreateModel(
-            name='PayoutTarget',
+            name="PayoutTarget",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('network', models.CharField(max_length=20)),
-                ('address', aitbc.core.fields.AddressField(editable=True, max_length=20)),
-                ('set_at', models.DateTimeField(help_text='a new address waits before it is paid (protocols 9)')),
-                ('user', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='payout_target', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("network", models.CharField(max_length=20)),
+                ("address", aitbc.core.fields.AddressField(editable=True, max_length=20)),
+                (
+                    "set_at",
+                    models.DateTimeField(help_text="a new address waits before it is paid (protocols 9)"),
+                ),
+                (
+                    "user",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="payout_target",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='ReserveCheck',
+            name="ReserveCheck",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('network', models.CharField(max_length=20)),
-                ('asset', models.CharField(max_length=12)),
-                ('block_number', models.BigIntegerField()),
-                ('block_hash', aitbc.core.fields.HashField(editable=True, max_length=32)),
-                ('contract', aitbc.core.fields.AmountField(decimal_places=0, help_text="the settlement contract's balance", max_digits=38)),
-                ('unswept', aitbc.core.fields.AmountField(decimal_places=0, help_text='what lies at deposit addresses', max_digits=38)),
-                ('liabilities', aitbc.core.fields.AmountField(decimal_places=0, help_text='what the ledger owes: the mirror account, negated', max_digits=38)),
-                ('pending', aitbc.core.fields.AmountField(decimal_places=0, help_text='net flow of final events that the ledger has not posted yet', max_digits=38)),
-                ('difference', aitbc.core.fields.AmountField(decimal_places=0, help_text='contract + unswept - liabilities - pending; anything but 0 is an alarm', max_digits=38)),
-                ('checked_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("network", models.CharField(max_length=20)),
+                ("asset", models.CharField(max_length=12)),
+                ("block_number", models.BigIntegerField()),
+                ("block_hash", aitbc.core.fields.HashField(editable=True, max_length=32)),
+                (
+                    "contract",
+                    aitbc.core.fields.AmountField(
+                        decimal_places=0, help_text="the settlement contract's balance", max_digits=38
+                    ),
+                ),
+                (
+                    "unswept",
+                    aitbc.core.fields.AmountField(
+                        decimal_places=0, help_text="what lies at deposit addresses", max_digits=38
+                    ),
+                ),
+                (
+                    "liabilities",
+                    aitbc.core.fields.AmountField(
+                        decimal_places=0,
+                        help_text="what the ledger owes: the mirror account, negated",
+                        max_digits=38,
+                    ),
+                ),
+                (
+                    "pending",
+                    aitbc.core.fields.AmountField(
+                        decimal_places=0,
+                        help_text="net flow of final events that the ledger has not posted yet",
+                        max_digits=38,
+                    ),
+                ),
+                (
+                    "difference",
+                    aitbc.core.fields.AmountField(
+                        decimal_places=0,
+                        help_text="contract + unswept - liabilities - pending; anything but 0 is an alarm",
+                        max_digits=38,
+                    ),
+                ),
+                ("checked_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'ordering': ('-id',),
-                'indexes': [models.Index(fields=['network', 'asset', '-id'], name='reservecheck_latest')],
+                "ordering": ("-id",),
+                "indexes": [models.Index(fields=["network", "asset", "-id"], name="reservecheck_latest")],
             },
         ),
         migrations.CreateModel(
-            name='Deposit',
+            name="Deposit",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('network', models.CharField(max_length=20)),
-                ('booked', models.CharField(choices=[('user', 'to the user'), ('treasury', 'to the treasury'), ('unattributed', 'unattributed: nobody asked for it')], max_length=12)),
-                ('asset', models.CharField(max_length=12)),
-                ('amount', aitbc.core.fields.AmountField(decimal_places=0, max_digits=38)),
-                ('sender', aitbc.core.fields.AddressField(editable=True, max_length=20)),
-                ('address', aitbc.core.fields.AddressField(editable=True, help_text='where the tokens arrived', max_length=20)),
-                ('tx_hash', aitbc.core.fields.HashField(editable=True, max_length=32)),
-                ('ordinal', models.IntegerField(help_text='place of the log within its transaction')),
-                ('block_number', models.BigIntegerField()),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='deposits', to=settings.AUTH_USER_MODEL)),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("network", models.CharField(max_length=20)),
+                (
+                    "booked",
+                    models.CharField(
+                        choices=[
+                            ("user", "to the user"),
+                            ("treasury", "to the treasury"),
+                            ("unattributed", "unattributed: nobody asked for it"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("asset", models.CharField(max_length=12)),
+                ("amount", aitbc.core.fields.AmountField(decimal_places=0, max_digits=38)),
+                ("sender", aitbc.core.fields.AddressField(editable=True, max_length=20)),
+                (
+                    "address",
+                    aitbc.core.fields.AddressField(
+                        editable=True, help_text="where the tokens arrived", max_length=20
+                    ),
+                ),
+                ("tx_hash", aitbc.core.fields.HashField(editable=True, max_length=32)),
+                ("ordinal", models.IntegerField(help_text="place of the log within its transaction")),
+                ("block_number", models.BigIntegerField()),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="deposits",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-created_at', '-id'),
-                'indexes': [models.Index(fields=['user', '-created_at', '-id'], name='deposit_of_user')],
-                'constraints': [models.UniqueConstraint(fields=('network', 'tx_hash', 'ordinal'), name='deposit_once'), models.CheckConstraint(condition=models.Q(models.Q(('booked', 'user'), ('user__isnull', False)), models.Q(models.Q(('booked', 'user'), _negated=True), ('user__isnull', True)), _connector='OR'), name='deposit_user_has_user')],
+                "ordering": ("-created_at", "-id"),
+                "indexes": [models.Index(fields=["user", "-created_at", "-id"], name="deposit_of_user")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("network", "tx_hash", "ordinal"), name="deposit_once"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("booked", "user"), ("user__isnull", False)),
+                            models.Q(models.Q(("booked", "user"), _negated=True), ("user__isnull", True)),
+                            _connector="OR",
+                        ),
+                        name="deposit_user_has_user",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='DepositAddress',
+            name="DepositAddress",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('network', models.CharField(max_length=20)),
-                ('address', aitbc.core.fields.AddressField(editable=True, max_length=20)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='deposit_addresses', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("network", models.CharField(max_length=20)),
+                ("address", aitbc.core.fields.AddressField(editable=True, max_length=20)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="deposit_addresses",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'deposit addresses',
-                'constraints': [models.UniqueConstraint(fields=('network', 'user'), name='depositaddress_once_per_user', nulls_distinct=False), models.UniqueConstraint(fields=('network', 'address'), name='depositaddress_once')],
+                "verbose_name_plural": "deposit addresses",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("network", "user"), name="depositaddress_once_per_user", nulls_distinct=False
+                    ),
+                    models.UniqueConstraint(fields=("network", "address"), name="depositaddress_once"),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='PayoutLeaf',
+            name="PayoutLeaf",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('position', models.PositiveIntegerField()),
-                ('address', aitbc.core.fields.AddressField(editable=True, max_length=20)),
-                ('amount', aitbc.core.fields.AmountField(decimal_places=0, max_digits=38)),
-                ('hold', models.UUIDField(unique=True)),
-                ('claim_tx', aitbc.core.fields.HashField(editable=True, max_length=32, null=True)),
-                ('claimed_at', models.DateTimeField(null=True)),
-                ('batch', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='leaves', to='trading.payoutbatch')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='payouts', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("position", models.PositiveIntegerField()),
+                ("address", aitbc.core.fields.AddressField(editable=True, max_length=20)),
+                ("amount", aitbc.core.fields.AmountField(decimal_places=0, max_digits=38)),
+                ("hold", models.UUIDField(unique=True)),
+                ("claim_tx", aitbc.core.fields.HashField(editable=True, max_length=32, null=True)),
+                ("claimed_at", models.DateTimeField(null=True)),
+                (
+                    "batch",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="leaves",
+                        to="trading.payoutbatch",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="payouts",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'payout leaves',
-                'indexes': [models.Index(fields=['user', '-id'], name='payoutleaf_of_user')],
-                'constraints': [models.UniqueConstraint(fields=('batch', 'position'), name='payoutleaf_position_once'), models.UniqueConstraint(fields=('batch', 'user'), name='payoutleaf_user_once_per_batch'), models.CheckConstraint(condition=models.Q(('amount__gt', 0)), name='payoutleaf_amount_positive')],
+                "verbose_name_plural": "payout leaves",
+                "indexes": [models.Index(fields=["user", "-id"], name="payoutleaf_of_user")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("batch", "position"), name="payoutleaf_position_once"),
+                    models.UniqueConstraint(fields=("batch", "user"), name="payoutleaf_user_once_per_batch"),
+                    models.CheckConstraint(
+                        condition=models.Q(("amount__gt", 0)), name="payoutleaf_amount_positive"
+                    ),
+                ],
             },
         ),
     ]

@@ -38,7 +38,8 @@ def entries(*, user: UUID, asset: str, cursor: str | None, limit: int) -> dict[s
     last = after[0] if after and isinstance(after[0], int) and 0 <= after[0] < 2**63 else None
     found = db.rows(
         """SELECT e.id, e.transfer_id, t.kind, a.kind, e.amount, t.reference, e.created_at
-             FROM trading_account a JOIN trading_entry e ON e.account_id = a.id JOIN trading_transfer t ON t.id = e.transfer_id
+             FROM trading_account a JOIN trading_entry e ON e.account_id = a.id
+             JOIN trading_transfer t ON t.id = e.transfer_id
             WHERE a.owner_id = %s AND a.asset_id = %s AND (%s::bigint IS NULL OR e.id < %s)
             ORDER BY e.id DESC LIMIT %s""",
         (user, asset, last, last, limit + 1),
