@@ -1,0 +1,44 @@
+"""Rule 10: the application's role executes the ledger; it cannot write entries, truncate, or switch rules off."""
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from aitbc.core import db
+from aitbc.core.testing.cast import AIT
+from aitbc.core.testing.snapshot import snapshot
+from apps.trading.models import Account
+from apps.trading.services.audit import audit
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE trading_account SET posted = posted + 1",
+        "UPDATE trading_entry SET amount = amount",
+        "INSERT INTO trading_entry (transfer_id, account_id, amount, created_at) SELECT transfer_id, account_id, 1, now() FROM trading_entry LIMIT 1",
+        "DELETE FROM trading_transfer",
+        "UPDATE trading_payment SET released = held",
+        "TRUNCATE trading_entry",
+        "ALTER TABLE trading_entry DISABLE TRIGGER ALL",
+        "SET session_replication_role = replica",
+        "DROP FUNCTION ledger_apply",
+        "CREATE TABLE mine (id int)",
+        "UPDATE pg_authid SET rolsuper = true",
+    ],
+)
+def test_the_applications_role_cannot(alice, statement):
+    before = snapshot()
+
+    with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(statement)
+
+    assert snapshot() == before
+    assert audit() == []
+
+
+def test_the_ledgers_function_is_what_moves_money(alice):
+    """Alice was funded through it, by this same role."""
+    assert db.value("SELECT current_user") != db.value(
+        "SELECT tableowner FROM pg_tables WHERE tablename = 'trading_entry'"
+    )
+    assert Account.objects.get(owner=alice.id, kind="available").posted == AIT
