@@ -8,11 +8,7 @@ from typing import Any
 
 import structlog
 from django.conf import settings
-from django.contrib.auth import middleware as authentication
-from django.contrib.messages import middleware as messages
-from django.contrib.sessions import middleware as sessions
 from django.http import HttpRequest, HttpResponse
-from django.middleware import common
 
 from aitbc.core import ratelimit
 from aitbc.core.errors import DomainError, Invalid, TooMany
@@ -129,33 +125,6 @@ class ErrorHandlerMiddleware(_Middleware):
             return None
         known = as_domain_error(error)
         return problem_response(request, known) if known else unexpected(request, error)
-
-
-class _People:
-    """Django's middleware for browsers; machines under /v1 have no cookies and pay nothing for them."""
-
-    get_response: Any
-
-    def __call__(self, request: HttpRequest) -> Any:
-        if request.path.startswith("/v1/"):
-            return self.get_response(request)
-        return super().__call__(request)  # type: ignore[misc]  # the middleware this is mixed into
-
-
-class SessionMiddleware(_People, sessions.SessionMiddleware):
-    pass
-
-
-class CommonMiddleware(_People, common.CommonMiddleware):
-    pass
-
-
-class AuthenticationMiddleware(_People, authentication.AuthenticationMiddleware):
-    pass
-
-
-class MessageMiddleware(_People, messages.MessageMiddleware):
-    pass
 
 
 def _status(status: int, code: str, message: str) -> DomainError:

@@ -59,11 +59,11 @@ MIDDLEWARE = [
     "aitbc.RequestValidationMiddleware",
     "aitbc.RateLimitMiddleware",
     "aitbc.ErrorHandlerMiddleware",
-    "aitbc.core.middleware.SessionMiddleware",
-    "aitbc.core.middleware.CommonMiddleware",
+    "aitbc.core.browsers.SessionMiddleware",
+    "aitbc.core.browsers.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "aitbc.core.middleware.AuthenticationMiddleware",
-    "aitbc.core.middleware.MessageMiddleware",
+    "aitbc.core.browsers.AuthenticationMiddleware",
+    "aitbc.core.browsers.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 TEMPLATES = [
