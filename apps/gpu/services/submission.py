@@ -57,6 +57,7 @@ def prepare(client: UUID, order: Order) -> dict[str, Any]:
     max_price = money.units(order.max_price, DECIMALS)
     if not 0 < max_price <= money.MAX_UNITS:
         raise _field("max_price", "must be more than nothing")
+    inline = _inline(order)
     artifacts = _check_input(client, order)
     offer = _terms(order, max_price) if order.offer_id else None
     return {
@@ -67,7 +68,7 @@ def prepare(client: UUID, order: Order) -> dict[str, Any]:
         "input": order.input,
         "input_artifact": order.input_artifact,
         "artifacts": artifacts,
-        "digest": _digest(order, max_price),
+        "digest": _digest(order, max_price, inline),
         "salt": os.urandom(32).hex(),
         "offer_id": str(order.offer_id) if order.offer_id else None,
         "max_price": str(max_price),
@@ -162,7 +163,7 @@ def _by_id(client: UUID, order: Order) -> tuple[str, str] | None:
     """The job that this very order made earlier."""
     if order.id is None:
         return None
-    same = bytes.fromhex(_digest(order, money.units(order.max_price, DECIMALS)))
+    same = bytes.fromhex(_digest(order, money.units(order.max_price, DECIMALS), _inline(order)))
     found = db.row(
         """SELECT gpu_job_document(j, p)::text FROM gpu_job j JOIN trading_payment p ON p.job = j.id
             WHERE j.id = %s AND j.client_id = %s AND j.digest = %s""",
@@ -193,12 +194,23 @@ def _check_schema(order: Order) -> None:
         raise Invalid("job.invalid_input", f"the input does not fit {order.kind}", errors=errors[:20])
 
 
-def _digest(order: Order, max_price: int) -> str:
-    """What makes two submissions under one id the same. A number that JSON parsers do not read alike
-    could not be committed to by the miner, so such an input would never end in a receipt."""
+def _inline(order: Order) -> bytes:
+    """The input as plain JSON. A number that JSON parsers do not read alike could not be committed to by
+    the miner, so such an input would never end in a receipt."""
+    try:
+        plain = orjson.dumps(order.input, option=orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER)
+    except TypeError as error:
+        raise _field("input", f"this input cannot be kept as JSON: {error}") from error
+    if len(plain) > MAX_INLINE_INPUT:
+        raise _field("input", f"more than {MAX_INLINE_INPUT} bytes: upload it and name it as input_artifact")
+    return plain
+
+
+def _digest(order: Order, max_price: int, inline: bytes) -> str:
+    """What makes two submissions under one id the same."""
     content = [
         order.kind,
-        order.input,
+        hashlib.sha256(inline).hexdigest(),
         order.input_artifact,
         str(order.offer_id or ""),
         str(max_price),
@@ -206,11 +218,7 @@ def _digest(order: Order, max_price: int) -> str:
         order.priority,
         [order.gpu_model, order.min_vram_gb, order.cuda, order.region, order.models],
     ]
-    try:
-        plain = orjson.dumps(content, option=orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER)
-    except TypeError as error:
-        raise _field("input", f"this input cannot be kept as JSON: {error}") from error
-    return hashlib.sha256(plain).hexdigest()
+    return hashlib.sha256(orjson.dumps(content)).hexdigest()
 
 
 def _version(text: str | None) -> list[int] | None:

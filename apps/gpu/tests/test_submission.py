@@ -528,3 +528,16 @@ def test_jobs_are_listed_newest_first_with_filters_and_pages(alice):
 )
 def test_a_malformed_query_is_refused(alice, query):
     assert alice.get(f"/v1/jobs?{query}").status_code == 422
+
+
+def test_an_input_over_the_inline_limit_must_be_an_artifact(alice):
+    before = snapshot()
+    texts = ["x" * 8000] * 150
+
+    problem = refused(
+        alice.post("/v1/jobs", job_body(kind="text.embed", input={"texts": texts})), 422, "request.invalid"
+    )
+
+    assert problem["errors"][0]["loc"] == ["body", "input"]
+    assert "input_artifact" in problem["detail"]
+    assert snapshot() == before
