@@ -55,9 +55,12 @@ def test_a_dead_event_halts_only_its_aggregate(db, heard):
 
 
 def test_an_event_is_written_with_its_change_or_not_at_all(db):
-    with pytest.raises(RuntimeError), transaction.atomic():
+    def change():
         outbox.announce("test.happened", "a", {})
         raise RuntimeError
+
+    with pytest.raises(RuntimeError), transaction.atomic():
+        change()
 
     assert OutboxEvent.objects.count() == 0
 

@@ -1,4 +1,4 @@
-"""Rule 29: Redis redelivers tasks; the lease, not the queue, decides who runs a job, and attempts bound it."""
+"""Rule 29: tasks are redelivered; the lease decides who runs a job, and attempts bound it."""
 
 from aitbc.accounts import parameters
 from aitbc.celery import app

@@ -1,4 +1,4 @@
-"""Rule 30: a reference to bytes comes from a full upload of them or an explicit grant, never from their hash."""
+"""Rule 30: a reference to bytes comes from a full upload or an explicit grant, never from their hash."""
 
 import pytest
 
