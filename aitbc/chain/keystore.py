@@ -13,8 +13,6 @@ from typing import Any, Final
 
 import coincurve
 from django.conf import settings
-from eth_account import Account
-from eth_keyfile import create_keyfile_json, decode_keyfile_json
 
 from aitbc.chain import signing
 from aitbc.core.errors import Conflict, Invalid, Unavailable
@@ -38,6 +36,8 @@ class Signer:
 
     def sign_transaction(self, fields: dict[str, Any]) -> tuple[bytes, str]:
         """(bytes to broadcast, transaction hash) of an EIP-1559 transaction."""
+        from eth_account import Account  # a quarter of a second that only the chain worker has to spend
+
         signed = Account.sign_transaction(fields, self._key.secret)
         return bytes(signed.raw_transaction), "0x" + bytes(signed.hash).hex()
 
@@ -109,6 +109,8 @@ def address(role: str) -> str:
 
 def store(role: str, private_key: bytes) -> Signer:
     """Write a role's key file; Conflict "keystore.exists" rather than replace one."""
+    from eth_keyfile import create_keyfile_json  # slow to import, and needed once in a key's life
+
     document = create_keyfile_json(private_key, _password(create=True), kdf="scrypt", iterations=_SCRYPT_N)
     try:
         _write_private(_path(role), json.dumps(document))
@@ -119,6 +121,8 @@ def store(role: str, private_key: bytes) -> Signer:
 
 def load(role: str) -> Signer:
     """The role's signer; Unavailable "keystore.missing", ".permissions" or ".password"."""
+    from eth_keyfile import decode_keyfile_json  # slow to import, and needed once in a process's life
+
     document = json.loads(_read_private(_path(role)))
     try:
         return Signer(role, decode_keyfile_json(document, _password(create=False)))

@@ -11,6 +11,7 @@ from aitbc.core.errors import DomainError
 
 class Command(BaseCommand):
     help = f"Create an API key and show it this once. Scopes: {', '.join(SCOPES)}."
+    requires_system_checks: list[str] = []  # they import the whole web, and say nothing about this
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--user", required=True, help="e-mail address")

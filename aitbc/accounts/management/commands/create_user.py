@@ -14,6 +14,7 @@ from aitbc.accounts.models import Role, User
 
 class Command(BaseCommand):
     help = "Create a user; the password is read from standard input, never from the command line."
+    requires_system_checks: list[str] = []  # they import the whole web, and say nothing about this
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--email", required=True)

@@ -11,6 +11,7 @@ from aitbc.core.errors import DomainError
 
 class Command(BaseCommand):
     help = "Revoke an API key at once."
+    requires_system_checks: list[str] = []  # they import the whole web, and say nothing about this
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("id", type=UUID)

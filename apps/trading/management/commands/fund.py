@@ -17,6 +17,7 @@ from apps.trading.services import funding
 
 class Command(BaseCommand):
     help = "Mint test AIT to a deposit address on the embedded chain, or book it from the treasury."
+    requires_system_checks: list[str] = []  # they import the whole web, and say nothing about this
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         who = parser.add_mutually_exclusive_group(required=True)
