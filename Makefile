@@ -55,7 +55,7 @@ node_modules/.installed: package.json package-lock.json .venv/.runtime
 # -- tests and linters ----------------------------------------------------------------------------------
 
 test: setup-dev ## all tests but the slow ones, on real servers; ARGS="-k name" for some
-	@$(PYTHON) -m pytest -m "not slow" $(ARGS)
+	@$(PYTHON) -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 test-all: setup-dev ## every test
 	@$(PYTHON) -m pytest $(ARGS)
