@@ -42,10 +42,16 @@ class EstimatingPaginator(Paginator[Any]):
     @cached_property
     def count(self) -> int:
         rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
-        exact = rows.order_by()[: COUNT_AT_MOST + 1].count()
+        # By primary key alone: what a list computes per row is not computed for rows that are only counted.
+        exact = rows.order_by().values("pk")[: COUNT_AT_MOST + 1].count()
         if exact <= COUNT_AT_MOST or rows.query.where or connections[rows.db].vendor != "postgresql":
             return exact
         return max(exact, _estimate(rows))
+
+    @cached_property
+    def num_pages(self) -> int:
+        """Pages up to `COUNT_AT_MOST` rows: a later one costs the reading of all before it. Search instead."""
+        return min(super().num_pages, max(1, COUNT_AT_MOST // self.per_page))
 
 
 def _estimate(rows: QuerySet[Any]) -> int:

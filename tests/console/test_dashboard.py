@@ -5,13 +5,15 @@ from datetime import timedelta
 
 import pytest
 import redis
-from django.db import connections
+from django.db import connections, transaction
 from django.utils import timezone
 
 from aitbc.chain.models import NetworkStatus
+from aitbc.core import db
 from aitbc.core.models import DeadTask, OutboxEvent, PlatformTick
 from aitbc.core.testing.cast import AIT
 from apps.gpu.models import Device, Job, Miner
+from apps.gpu.selectors import overview as work
 from apps.trading.models import Payment, ReceiptLeaf, ReserveCheck, SettlementBatch
 
 pytestmark = pytest.mark.django_db(databases=["default", "chain"])
@@ -148,11 +150,21 @@ def test_an_empty_platform_says_what_to_do(console, broker):
     )
 
 
-def test_the_dashboard_asks_a_fixed_number_of_questions(
-    console, scene, broker, django_assert_max_num_queries
-):
-    with django_assert_max_num_queries(22):
-        console.get("/admin/")
+@pytest.mark.parametrize(
+    ("figure", "index"), [(work.jobs_by_state, "job_created"), (work.completed_per_hour, "job_finished")]
+)
+def test_jobs_of_a_day_are_found_without_reading_the_others(scene, monkeypatch, figure, index):
+    asked = []
+    rows = db.rows
+    monkeypatch.setattr(db, "rows", lambda sql, params=(): asked.append((sql, params)) or rows(sql, params))
+    figure()
+    ((sql, params),) = asked
+
+    with transaction.atomic():
+        rows("SET LOCAL enable_seqscan = off")
+        plan = rows(f"EXPLAIN {sql}", params)
+
+    assert any(f"Bitmap Index Scan on {index}" in line for (line,) in plan), plan
 
 
 def test_the_chart_is_drawn_by_a_script_of_our_own_host(console, broker):

@@ -129,7 +129,7 @@ def _anchor_table(receipt: Receipt, leaf: ReceiptLeaf) -> SafeString | str:
     lines: list[tuple[object, ...]] = [
         ("Batch", show.link("trading_settlementbatch", batch.pk, batch.pk)),
         ("State", batch.get_state_display()),
-        ("Place in the tree", f"{leaf.position} of {batch.receipts}"),
+        ("Place in the tree", f"{(leaf.position or 0) + 1} of {batch.receipts}"),
         ("Merkle root", show.code(batch.root)),
         ("Transaction", show.code(batch.tx_hash)),
         ("Block", batch.block if batch.block is not None else show.NOTHING),
