@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from aitbc.core import http
+from aitbc.core.auth import ApiKey, PartyKey, caller
 from aitbc.core.schema import MachineApi
 
 RAISED: dict[str, Exception] = {}
@@ -44,6 +45,16 @@ def raise_in_ninja(request: HttpRequest, name: str) -> None:
 @api.post("/body")
 def read_in_ninja(request: HttpRequest, body: Body) -> dict[str, Any]:
     return body.dict()
+
+
+@api.get("/closed", auth=ApiKey("jobs:read"))
+def closed(request: HttpRequest) -> dict[str, Any]:
+    return {"user": str(caller(request).user_id)}
+
+
+@api.get("/for-parties", auth=PartyKey("jobs:read"))
+def for_parties(request: HttpRequest) -> dict[str, Any]:
+    return {"user": str(caller(request).user_id)}
 
 
 class RaiseInDrf(APIView):
