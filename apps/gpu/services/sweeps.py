@@ -5,9 +5,11 @@ when many miners fall silent at once it is suspended, because then the fault is 
 """
 
 from datetime import timedelta
+from uuid import UUID
 
 import structlog
 from django.db import transaction
+from django.db.models import QuerySet
 
 from aitbc.accounts import parameters
 from aitbc.core import clock, db, ticks
@@ -75,19 +77,21 @@ def _suspect() -> int:
     ).update(state=Miner.State.SUSPECT)
 
 
-@transaction.atomic
 def _dead() -> int:
     """Silent for too long: leases go back with an attempt counted."""
     limit = clock.database_now() - timedelta(seconds=parameters.get("dead_seconds"))
-    silent = (
-        Miner.objects.select_for_update(no_key=True, skip_locked=True)
-        .filter(state__in=("online", "suspect", "draining"), last_seen_at__lt=limit)
-        .order_by("pk")[:BATCH]
-    )
-    dead = list(silent)
-    for miner in dead:
-        miners.leave(miner, Miner.State.DEAD, "miner.dead", "the miner stopped answering")
-    return len(dead)
+    silent = Miner.objects.filter(state__in=("online", "suspect", "draining"), last_seen_at__lt=limit)
+    return sum(_bury(miner, silent) for miner in silent.order_by("pk").values_list("pk", flat=True)[:BATCH])
+
+
+@transaction.atomic
+def _bury(miner: UUID, silent: QuerySet[Miner]) -> bool:
+    """One transaction for each: two miners' jobs around one client's account could deadlock with a result."""
+    found = silent.select_for_update(no_key=True, skip_locked=True).filter(pk=miner).first()
+    if found is None:
+        return False  # it spoke again, or another sweep was faster
+    miners.leave(found, Miner.State.DEAD, "miner.dead", "the miner stopped answering")
+    return True
 
 
 def _end_overdue(condition: str, code: str, message: str, fault: str = "provider") -> int:

@@ -491,3 +491,57 @@ def test_fail_is_reported_to_the_client(alice, mike):
         "failed",
         {"code": "runtime.crashed", "message": "because of runtime.crashed"},
     )
+
+
+def test_burying_many_miners_while_their_results_come_in_does_not_deadlock(committed_db, in_threads):
+    """Their jobs fail and refund one client's account, which each of the late results wants too."""
+    alice = cast.person("alice")
+    cast.fund(alice.id, AIT)
+    sellers = [cast.seller(f"m{n}", concurrency=4) for n in range(4)]
+    for _ in range(12):
+        submit(alice)
+    leases = [(one, lease | {"attempt": 3}) for one in sellers for lease in one.poll(max_jobs=3)]
+    Job.objects.update(attempts=3)
+    for one in sellers:  # four are few enough to be no mass silence
+        fall_silent(one, 61)
+
+    def act(index):
+        if index == 0:
+            return [sweeps.sweep()["dead"]]
+        mine = leases[index - 1 :: 3]
+        return [one.deliver(lease, MATMUL_OUTPUT).status_code for one, lease in mine]
+
+    dead, *answers = in_threads(act, 4)
+
+    assert dead == [4]
+    assert {status for one in answers for status in one} <= {200, 409}
+    assert set(Job.objects.values_list("state", flat=True)) <= {"completed", "failed"}
+    assert audit() == []
+
+
+def test_many_results_are_read_at_once_each_with_its_receipt_or_its_reason(alice, mallory, mike):
+    done = lease_of(alice, mike)
+    mike.deliver(done, MATMUL_OUTPUT)
+    failed = lease_of(alice, mike)
+    fail(mike, failed, "runtime.crashed", retryable=False)
+    queued, foreign = submit(alice), submit(mallory)
+    ids = [done["id"], failed["id"], queued["id"], foreign["id"], str(uuid7())]
+
+    response = alice.get("/v1/jobs/results?" + "&".join(f"id={job}" for job in ids))
+
+    assert response.status_code == 207
+    items = read(response)["items"]
+    assert [item["status"] for item in items] == [200, 409, 425, 404, 404]
+    assert items[0]["result"]["output"] == MATMUL_OUTPUT
+    assert items[0]["receipt"] == read(alice.get(f"/v1/jobs/{done['id']}/receipt"))
+    assert [item["problem"]["code"] for item in items[1:]] == [
+        "runtime.crashed",
+        "job.not_ready",
+        "job.unknown",
+        "job.unknown",
+    ]
+
+
+@pytest.mark.parametrize("query", ["", "?id=no", "?" + "&".join(["id=" + "0" * 32] * 101)])
+def test_a_malformed_list_of_ids_is_refused(alice, query):
+    assert alice.get(f"/v1/jobs/results{query}").status_code == 422
