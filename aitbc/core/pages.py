@@ -50,7 +50,7 @@ class EstimatingPaginator(Paginator[Any]):
 
     @cached_property
     def num_pages(self) -> int:
-        """Pages up to `COUNT_AT_MOST` rows: a later one costs the reading of all before it. Search instead."""
+        """Pages up to `COUNT_AT_MOST` rows: a later one reads all rows before it. Search instead."""
         return min(super().num_pages, max(1, COUNT_AT_MOST // self.per_page))
 
 
