@@ -23,10 +23,10 @@ from aitbc.stack import platform
 FUNDS: Final = Decimal(100)  # AIT per run
 # Minutes become seconds; the values of before come back at the end.
 PARAMETERS: Final = {
-    "lease_seconds": 10,
+    "lease_seconds": 8,
     "heartbeat_seconds": 2,
-    "suspect_seconds": 8,
-    "dead_seconds": 15,
+    "suspect_seconds": 6,
+    "dead_seconds": 12,
     "challenge_seconds": 2,
     "maturing_seconds": 1,
     "settlement_seconds": 3,
@@ -120,13 +120,17 @@ def _create_people(stage: Stage) -> None:
 def deposit(stage: Stage, step: Step) -> None:
     """AIT minted to the client's deposit address; the indexer must see it and credit it when it is final."""
     before = available(stage.client)
-    funded = commands.ask(
-        *("fund", "--user", stage.state.people["client"].email, "--amount", str(FUNDS), "--wait", "90")
+    email = stage.state.people["client"].email
+    funded, deployed = commands.ask_all(
+        [
+            (("fund", "--user", email, "--amount", str(FUNDS), "--wait", "90"), ""),
+            (("deploy_contracts",), ""),
+        ]
     )
     require(funded["state"] == "credited", f"the deposit is {funded['state']}", log=stage.log("chain.log"))
     gained = available(stage.client) - before
     require(gained == FUNDS, f"the balance grew by {gained} AIT, not by {FUNDS}")
-    contracts = commands.ask("deploy_contracts")["contracts"]
+    contracts = deployed["contracts"]
     stage.chain = Chain(
         url=stack.discover().chain_rpc_url,
         token=contracts["AIT"]["address"],

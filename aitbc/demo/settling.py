@@ -75,6 +75,7 @@ def pay_out(stage: Stage, step: Step) -> None:
             what=f"the claims of {name} are final",
             log=stage.log("chain.log"),
         )
+    stage.paid_at = datetime.now(UTC)
     total = sum((Decimal(payout["amount"]) for payout in stage.report.payouts), Decimal(0)).normalize()
     step.detail = f"{len(stage.report.payouts)} claims of {total:f} AIT arrived at the providers' addresses"
 
@@ -143,7 +144,8 @@ def _check_payment(job: JSON, receipt: JSON) -> None:
 
 def audit(stage: Stage, step: Step) -> None:
     """The ledger proven from its entries up, nothing left in escrow, and the chain holds what is owed."""
-    moment = datetime.now(UTC)
+    moment = stage.paid_at
+    assert moment is not None  # set by the payouts
     stage.report.ledger_audit = audit_ledger()
     reserves = wait_for(
         lambda: _reserves_since(stage, moment),

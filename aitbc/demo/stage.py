@@ -1,8 +1,10 @@
 """What the steps of one demonstration share."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +61,7 @@ class Stage:
     files: list[Path] = field(default_factory=list)
     before_restart: dict[str, Any] = field(default_factory=dict)
     chain: Chain | None = None
+    paid_at: datetime | None = None  # when the last movement of money was final
     seen: list[psutil.Process] = field(default_factory=list)  # that must be gone in the end
 
     @property
@@ -83,8 +86,8 @@ class Stage:
 
     def start_platform(self) -> None:
         """Its own miner stays out: the demonstration's daemons are the miners."""
-        running = platform.up(without=["miner"], tell=self.tell, owned=True)
-        self.url = running.url
+        with environment("GPU_WORKER_CPUS", worker_processors()):
+            self.url = platform.up(without=["miner"], tell=self.tell, owned=True).url
 
     def remember_processes(self) -> None:
         running = platform.status()
@@ -95,12 +98,28 @@ class Stage:
 
 
 def processors() -> list[int]:
-    """The first two processors of this machine, one per daemon. Where there is no third one, the
-    platform's own worker offers both together: a device of its own, if not processors of its own."""
+    """The first two processors of this machine, one per daemon."""
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
         raise Failed("two miners need two processors: this process may use only one")
-    os.environ.setdefault(
-        "GPU_WORKER_CPUS", str(allowed[-1]) if len(allowed) > 2 else "{},{}".format(*allowed)
-    )
     return allowed[:2]
+
+
+def worker_processors() -> str:
+    """What the platform's own worker offers: the last processor, or where there is no third one both
+    together, a device of its own if not processors of its own."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return str(allowed[-1]) if len(allowed) > 2 else ",".join(map(str, allowed))
+
+
+@contextlib.contextmanager
+def environment(name: str, value: str) -> Iterator[None]:
+    """An environment variable for the processes started meanwhile, unless it is set already."""
+    given = os.environ.get(name)
+    os.environ[name] = given or value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if given is not None:
+            os.environ[name] = given

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -273,12 +274,21 @@ def test_processes_that_go_on_are_named_and_ended_ones_are_not():
     ("allowed", "daemons", "worker"), [({2, 5}, [2, 5], "2,5"), ({1, 2, 3, 7}, [1, 2], "7")]
 )
 def test_two_daemons_get_a_processor_each_and_the_worker_what_is_left(monkeypatch, allowed, daemons, worker):
-    monkeypatch.setenv("GPU_WORKER_CPUS", "")  # noted, so that it is put back
-    monkeypatch.delenv("GPU_WORKER_CPUS")
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: allowed)
 
     assert stage.processors() == daemons
-    assert stage.os.environ["GPU_WORKER_CPUS"] == worker
+    assert stage.worker_processors() == worker
+
+
+@pytest.mark.parametrize("given", [None, "", "6"])
+def test_an_environment_variable_is_lent_and_taken_back(monkeypatch, given):
+    monkeypatch.setenv("AITBC_LENT", "to be put back")
+    monkeypatch.delenv("AITBC_LENT") if given is None else monkeypatch.setenv("AITBC_LENT", given)
+
+    with stage.environment("AITBC_LENT", "7"):
+        assert os.environ["AITBC_LENT"] == (given or "7")
+
+    assert os.environ.get("AITBC_LENT") == given
 
 
 def test_one_processor_is_too_few_for_two_miners(monkeypatch):
