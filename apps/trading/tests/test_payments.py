@@ -322,9 +322,9 @@ def test_an_earning_in_its_window_stays(client, provider):
 
 
 def test_the_databases_clock_ends_the_window(client, provider):
-    earned(client, provider, 100, window=1)
+    earned(client, provider, 100, window=2)
     assert mature() == 0
-    time.sleep(1.05)
+    time.sleep(2.05)
     assert mature() == 1
     assert of(provider, "available") == (99, 0)
 
