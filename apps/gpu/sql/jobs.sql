@@ -240,8 +240,10 @@ BEGIN
   FOR j IN SELECT * FROM gpu_job x WHERE x.id = ANY (p_jobs) AND x.state IN ('leased', 'running') ORDER BY x.id LOOP
     ended := ended + 1;
     ms := least(CASE WHEN j.started_at IS NULL THEN 0 ELSE (extract(epoch FROM moment - j.started_at) * 1000)::bigint END, j.max_ms);
-    SELECT * INTO earlier FROM gpu_attempt a WHERE a.job_id = j.id AND a.fault = 'client' AND a.code = p_code
-       AND a.miner_id <> j.miner_id LIMIT 1;
+    -- Another owner's miner: two of one owner could confirm each other for the money.
+    SELECT a.* INTO earlier FROM gpu_attempt a JOIN gpu_miner theirs ON theirs.id = a.miner_id
+       JOIN gpu_miner his ON his.id = j.miner_id AND his.owner_id <> theirs.owner_id
+     WHERE a.job_id = j.id AND a.fault = 'client' AND a.code = p_code LIMIT 1;
     INSERT INTO gpu_attempt (job_id, attempt, miner_id, leased_at, started_at, ended_at, ms, code, message, fault)
     VALUES (j.id, j.attempts, j.miner_id, j.leased_at, j.started_at, moment, ms, p_code, left(p_message, 2000), p_fault);
     IF p_fault = 'client' AND earlier.id IS NOT NULL THEN     -- reproduced: the metered time is owed

@@ -316,3 +316,16 @@ def test_signing_off_returns_what_runs_without_pay(alice, mike):
     assert maturing(mike) == 0
     assert payment_of(lease).state == "escrowed"
     assert Miner.objects.get().state == "offline"
+
+
+def test_two_miners_of_one_owner_do_not_confirm_each_other(alice, mike, nora):
+    Miner.objects.filter(pk=nora.miner_id).update(owner=mike.id)
+    job = submit(alice)
+    for seller in (mike, nora):
+        (lease,) = seller.poll()
+        start(seller, lease)
+        pass_time(job["id"], 2)
+        shown = read(fail(seller, lease, "runtime.memory"))
+
+    assert shown["state"] == "queued"
+    assert maturing(mike) == 0
