@@ -96,6 +96,7 @@ class Job(models.Model):
         indexes = [
             models.Index(fields=["client", "-id"], name="job_of_client"),
             models.Index(fields=["miner", "-id"], name="job_of_miner"),
+            models.Index(fields=["miner"], name="job_held", condition=Q(state__in=("leased", "running"))),
             models.Index(
                 fields=["lease_expires_at"], name="job_leases", condition=Q(state__in=("leased", "running"))
             ),

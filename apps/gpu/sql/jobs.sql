@@ -1,4 +1,6 @@
 -- The life of a job. Each function is one transaction when called alone: state, queue and money move together.
+-- The hot functions force generic plans: an array parameter makes the planner believe that a plan made anew for
+-- each call is cheaper, and the planning then costs more than the work.
 -- Lock order everywhere: miner, queue rows (never waited for), jobs by id, payments by id, holds by id, accounts by id.
 
 -- Exact: numeric division keeps some sixteen digits, and the ceiling of a rounded quotient may be one too low.
@@ -59,7 +61,7 @@ CREATE TYPE gpu_submission AS (
 -- Submit items of one client: escrow and queue each, or say why not. One bad item does not sink the others.
 -- Codes: ok, exists, exists_with_different_<field>, insufficient_funds.
 CREATE OR REPLACE FUNCTION gpu_submit_items(p_client uuid, p_items jsonb)
-RETURNS TABLE (ord int, code text, document json) LANGUAGE plpgsql AS $$
+RETURNS TABLE (ord int, code text, document json) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   items gpu_submission[]; ids uuid[]; known uuid[]; codes text[]; opened text[]; fresh int[];
   moment timestamptz := clock_timestamp();
@@ -138,8 +140,9 @@ RETURNS TABLE (id int, named boolean) LANGUAGE sql STABLE AS $$
 $$;
 
 -- Lease up to p_max of the best ranked jobs that the miner may run and that pay for at least a second.
+-- No bitmap scans: only plain index scans mark the dead entries that leases leave in the small index `job_held`.
 CREATE OR REPLACE FUNCTION gpu_claim(p_key uuid, p_max int, p_kinds text[])
-RETURNS TABLE (code text, document text) LANGUAGE plpgsql AS $$
+RETURNS TABLE (code text, document text) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_bitmapscan = off AS $$
 DECLARE
   m gpu_miner; free int; picked uuid[]; moment timestamptz; lease interval;
 BEGIN
@@ -180,7 +183,7 @@ RETURNS TABLE (
   id uuid, state text, kind text, client uuid, miner uuid, address bytea, attempt int, lease_token uuid, salt bytea,
   input jsonb, input_artifact bytea, unit_price numeric, max_price numeric, max_ms bigint, started_ms bigint,
   now_ms bigint, fee_bps bigint, result_digest bytea, owner uuid
-) LANGUAGE sql STABLE AS $$
+) LANGUAGE sql STABLE SET plan_cache_mode = force_generic_plan AS $$
   SELECT j.id, j.state, j.kind, j.client_id, j.miner_id, m.address, j.attempts, j.lease_token, j.salt, j.input,
          j.input_artifact, j.unit_price, j.max_price, j.max_ms,
          (extract(epoch FROM coalesce(j.started_at, CASE WHEN cardinality(j.artifacts) = 0 THEN j.leased_at END)) * 1000)::bigint,
@@ -198,7 +201,7 @@ CREATE TYPE gpu_completion AS (
 -- Complete leased jobs: result, receipt, receipt leaf and money in one transaction.
 -- Codes: ok | lost. What lost its lease changes nothing.
 CREATE OR REPLACE FUNCTION gpu_complete(p_items jsonb)
-RETURNS TABLE (job uuid, code text, document text) LANGUAGE plpgsql AS $$
+RETURNS TABLE (job uuid, code text, document text) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE items gpu_completion[]; ids uuid[]; done gpu_completion[]; ended uuid[];
 BEGIN
   SELECT array_agg(r::gpu_completion ORDER BY r.job), array_agg(r.job ORDER BY r.job) INTO items, ids

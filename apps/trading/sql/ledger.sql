@@ -3,7 +3,8 @@
 
 CREATE OR REPLACE FUNCTION ledger_account(
   p_owner uuid, p_asset text, p_kind text, p_chain text DEFAULT '', p_shard int DEFAULT 0
-) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET plan_cache_mode = force_generic_plan AS $$
 DECLARE hit bigint;
 BEGIN
   SELECT id INTO hit FROM trading_account
@@ -41,7 +42,8 @@ END $$;
 CREATE OR REPLACE FUNCTION ledger_apply(
   p_ids uuid[], p_actions text[], p_debits bigint[], p_credits bigint[], p_amounts numeric[],
   p_holds uuid[], p_kinds text[], p_refs uuid[], p_links int[] DEFAULT NULL
-) RETURNS text[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+) RETURNS text[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   n int := coalesce(array_length(p_ids, 1), 0);
   codes text[] := array_fill(NULL::text, ARRAY[greatest(n, 1)]);

@@ -3,7 +3,8 @@
 -- Hold p_amounts[i] of p_clients[i] for p_jobs[i]; the payment's id is the hold's id. One code per item.
 CREATE OR REPLACE FUNCTION payments_open(
   p_ids uuid[], p_jobs uuid[], p_clients uuid[], p_amounts numeric[], p_asset text
-) RETURNS text[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+) RETURNS text[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   n int := array_length(p_ids, 1);
   codes text[];
@@ -27,7 +28,8 @@ END $$;
 -- A payment that is resolved already is left as it is. Returns how many were resolved.
 CREATE OR REPLACE FUNCTION payments_settle(
   p_jobs uuid[], p_providers uuid[], p_totals numeric[], p_fees numeric[]
-) RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+) RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   ids uuid[] := '{}'; actions text[] := '{}'; credits bigint[] := '{}'; amounts numeric[] := '{}';
   holds uuid[] := '{}'; kinds text[] := '{}'; refs uuid[] := '{}'; links int[] := '{}';
@@ -86,7 +88,8 @@ END $$;
 
 -- Move earnings past their dispute window from maturing to available: one transfer per provider.
 CREATE OR REPLACE FUNCTION payments_mature(p_limit int) RETURNS int
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET plan_cache_mode = force_generic_plan AS $$
 DECLARE due uuid[]; codes text[]; bad text;
 BEGIN
   SELECT array_agg(id) INTO due FROM (
