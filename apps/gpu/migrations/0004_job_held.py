@@ -5,15 +5,16 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('gpu', '0003_job_times'),
+        ("gpu", "0003_job_times"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('state__in', ('leased', 'running'))), fields=['miner'], name='job_held'),
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("state__in", ("leased", "running"))), fields=["miner"], name="job_held"
+            ),
         ),
     ]
