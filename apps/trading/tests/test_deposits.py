@@ -106,7 +106,11 @@ def test_a_deposit_by_call_for_the_treasury(net):
     assert balance("treasury") == AIT
 
 
-@pytest.mark.parametrize("user", [bytes32(uuid4()), "0x" + "00" * 12 + "ab" * 20, "0x" + "ff" * 32])
+@pytest.mark.parametrize(
+    "user",
+    [bytes32(uuid4()), "0x" + "00" * 12 + "ab" * 20, "0x" + "ff" * 32],
+    ids=["an unknown user", "an address", "all ones"],
+)
 def test_a_deposit_for_nobody_is_unattributed(net, alice, user):
     _call_deposit(net, user, 4 * AIT)
     net.settle()
