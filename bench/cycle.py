@@ -127,7 +127,7 @@ async def _work_until(run: Run, connection: Connection, seller: Seller, mine: st
         )
         if not polled or not polled["jobs"]:
             run.errors["empty_poll"] += 1
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.005)
             continue
         (lease,) = polled["jobs"]
         run.leased[lease["id"]] += 1
@@ -172,7 +172,7 @@ async def _work_batch(run: Run, connection: Connection, seller: Seller, size: in
     polled = await run.call(connection, "poll", 200, "POST", "/v1/miners/poll", seller.token, body)
     if not polled or not polled["jobs"]:
         run.errors["empty_poll"] += 1
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.005)
         return
     for lease in polled["jobs"]:
         run.leased[lease["id"]] += 1

@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from aitbc.accounts.models import ApiKey, User
 from aitbc.core import db
-from aitbc.core.auth import Principal
 from aitbc.core.errors import Invalid, NotFound
+from aitbc.core.principal import Principal
 
 SCOPES = (
     "jobs:read",

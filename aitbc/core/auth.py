@@ -1,8 +1,6 @@
 """Who is calling: one authentication for ninja and DRF over one port that `aitbc.accounts` provides."""
 
-from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from django.http import HttpRequest
 from ninja.security import HttpBearer
@@ -10,28 +8,9 @@ from rest_framework.authentication import BaseAuthentication, get_authorization_
 
 from aitbc.core import ports
 from aitbc.core.errors import Forbidden, Unauthenticated
+from aitbc.core.principal import Principal, authenticate
 
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """The caller of a machine API: a key, its user, and what the key may do."""
-
-    key_id: UUID
-    prefix: str
-    user_id: UUID
-    role: str
-    scopes: frozenset[str]
-
-    def has(self, scope: str) -> bool:
-        return scope in self.scopes or f"{scope.partition(':')[0]}:*" in self.scopes
-
-
-def authenticate(token: str) -> Principal:
-    """The principal of a key, or Unauthenticated; the port is `auth.key`."""
-    principal: Principal | None = ports.get("auth.key")(token)
-    if principal is None:
-        raise Unauthenticated("auth.invalid_key", "this API key is unknown, expired or revoked")
-    return principal
+__all__ = ["ApiKey", "DrfApiKey", "PartyKey", "Principal", "authenticate", "caller"]
 
 
 class ApiKey(HttpBearer):

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,6 +52,7 @@ class Stage:
     report: Report
     tell: Callable[[str], None]
     url: str = ""
+    up_at: datetime | None = None  # when the platform came up last
     since: str = ""
     apis: dict[str, Api] = field(default_factory=dict)
     daemons: list[Daemon] = field(default_factory=list)
@@ -61,7 +62,6 @@ class Stage:
     files: list[Path] = field(default_factory=list)
     before_restart: dict[str, Any] = field(default_factory=dict)
     chain: Chain | None = None
-    paid_at: datetime | None = None  # when the last movement of money was final
     seen: list[psutil.Process] = field(default_factory=list)  # that must be gone in the end
 
     @property
@@ -88,6 +88,7 @@ class Stage:
         """Its own miner stays out: the demonstration's daemons are the miners."""
         with environment("GPU_WORKER_CPUS", worker_processors()):
             self.url = platform.up(without=["miner"], tell=self.tell, owned=True).url
+        self.up_at = datetime.now(UTC)
 
     def remember_processes(self) -> None:
         running = platform.status()

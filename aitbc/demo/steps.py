@@ -27,9 +27,9 @@ STEPS: Final[dict[str, Callable[[Stage, Step], None]]] = {
     "settlement": settling.settle,
     "payouts": settling.pay_out,
     "receipts": settling.collect_receipts,
-    "ledger and reserves": settling.audit,
     "stores down": closing.verify_offline,
     "restart keeps data": closing.restart,
+    "ledger and reserves": settling.audit,
 }
 STOP: Final = "nothing left behind"
 Tell = Callable[[str], None]

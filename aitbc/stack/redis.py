@@ -9,10 +9,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from aitbc.stack import process
 from aitbc.stack.errors import StackError
 from aitbc.stack.paths import Var, make_folder, recall, remember, secret, write_atomically
@@ -61,6 +57,10 @@ class Redis:
 
     def check(self) -> None:
         """Log in and PING."""
+        import redis  # an eighth of a second, which most who ask for the address need not spend
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
         try:
             with redis.Redis.from_url(self.url, socket_timeout=5, retry=Retry(NoBackoff(), 0)) as client:
                 client.ping()

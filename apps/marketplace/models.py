@@ -9,9 +9,9 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower
 
-from aitbc.core.auth import Principal
 from aitbc.core.fields import AmountField
 from aitbc.core.ids import uuid7
+from aitbc.core.principal import Principal
 from apps.gpu.models import Device
 
 

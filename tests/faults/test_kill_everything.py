@@ -40,8 +40,10 @@ class ExtraMiners:
                 "--name", f"extra {number}"]  # fmt: skip
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
-        log = (self.platform.var / "log" / "extra-miners.log").open("ab")
-        return subprocess.Popen(command, cwd=ROOT, env=environment(self.platform.var), stdout=log, stderr=log)
+        with (self.platform.var / "log" / "extra-miners.log").open("ab") as log:
+            return subprocess.Popen(
+                command, cwd=ROOT, env=environment(self.platform.var), stdout=log, stderr=log
+            )
 
     def kill_one(self, rng: random.Random) -> None:
         index = rng.randrange(len(self.processes))

@@ -210,7 +210,7 @@ def test_two_starts_at_once_start_one_set_of_servers(var, run_python):
 
 def test_an_interrupted_start_leaves_nothing_running(var, run_python):
     starter = run_python("from aitbc import stack; stack.up()")
-    assert process.wait_for((var.run / "redis.pid").exists, seconds=20)
+    assert process.wait_for((var.run / "postgres.pid").exists, seconds=20)
 
     starter.send_signal(signal.SIGINT)
     starter.communicate()

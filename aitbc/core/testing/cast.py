@@ -12,8 +12,8 @@ from aitbc.accounts.keys import create_key, find_principal
 from aitbc.accounts.models import Role, User
 from aitbc.chain import keystore, networks, signing
 from aitbc.core import money
-from aitbc.core.auth import Principal
 from aitbc.core.ids import uuid7
+from aitbc.core.principal import Principal
 from apps.gpu import statements
 from apps.gpu.services import leases
 from apps.gpu.services import miners as miner_services

@@ -18,8 +18,8 @@ from django.db import Error, connections, transaction
 from aitbc.accounts import keys
 from aitbc.accounts.models import Role, User
 from aitbc.chain import networks
-from aitbc.core.auth import Principal
 from aitbc.core.errors import Unavailable
+from aitbc.core.principal import Principal
 from apps.gpu.services import artifacts, challenges, heartbeats, leases, miners, reports
 from apps.gpu.services.miners import DeviceClaim, Registration
 from apps.gpu.services.reports import Report

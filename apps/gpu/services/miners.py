@@ -14,9 +14,9 @@ from django.utils import timezone
 from aitbc.accounts import parameters
 from aitbc.chain import networks, signing
 from aitbc.core import clock, db, money
-from aitbc.core.auth import Principal
 from aitbc.core.errors import Conflict, Invalid, NotFound
 from aitbc.core.outbox import announce
+from aitbc.core.principal import Principal
 from apps.gpu import statements
 from apps.gpu.models import Device, Miner, Nonce
 from apps.gpu.runtimes import runtimes

@@ -7,8 +7,8 @@ from uuid import UUID
 from django.db import transaction
 
 from aitbc.core import clock, money
-from aitbc.core.auth import Principal
 from aitbc.core.errors import Conflict, Invalid, NotFound
+from aitbc.core.principal import Principal
 from apps.gpu.models import Device, Miner
 from apps.marketplace.models import Offer, OfferDevice, OfferTransition, owned_by
 from apps.marketplace.services import states
