@@ -1,7 +1,6 @@
 """Governed parameters: the one list of what exists, with defaults and bounds."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from django.db import transaction
 
@@ -99,7 +98,3 @@ def require_within_bounds(parameter: Parameter, value: int) -> None:
             "parameter.out_of_bounds",
             f"{parameter.name} lies between {parameter.minimum} and {parameter.maximum} {parameter.unit}",
         )
-
-
-def as_dict(parameter: Parameter) -> dict[str, Any]:
-    return {"name": parameter.name, "value": int(parameter.value), "unit": parameter.unit}

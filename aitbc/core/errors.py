@@ -58,12 +58,3 @@ class TooMany(DomainError):
     """Over a rate limit or quota; `retry_after` in seconds is in the context."""
 
     status, title = 429, "Too many requests"
-
-
-KINDS: dict[str, type[DomainError]] = {
-    "not_found": NotFound,
-    "invalid": Invalid,
-    "forbidden": Forbidden,
-    "conflict": Conflict,
-    "unavailable": Unavailable,
-}
