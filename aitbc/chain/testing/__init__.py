@@ -52,7 +52,16 @@ class Actor:
         }
         raw, tx_hash = self.signer.sign_transaction(fields | ({"to": to} if to else {}))
         self.client.send_raw(raw)
-        return wait(lambda: self.client.receipt(tx_hash))
+        receipt = wait(lambda: self.client.receipt(tx_hash))
+        wait(lambda: None if self._pooled(fields["nonce"]) else receipt)
+        return receipt
+
+    def _pooled(self, nonce: int) -> bool:
+        """Anvil shows a receipt before its pool lets go of the transaction by (sender, nonce): one sent
+        in between with that nonce, after a fork, would be dropped in its place."""
+        pending = self.client.call("txpool_content")["pending"]
+        mine = {address.lower(): nonces for address, nonces in pending.items()}
+        return str(nonce) in mine.get(self.address.lower(), {})
 
 
 class Deployed:
