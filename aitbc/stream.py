@@ -103,7 +103,8 @@ def _look(token: str) -> bool:
         principal = auth.authenticate(token)
         if not principal.has("miner"):
             raise Forbidden("auth.scope", "this key lacks the scope miner", scope="miner")
-        return bool(db.value("SELECT gpu_has_work(%s::uuid)", (principal.key_id,)))
+        ready = "key_id = %s AND state IN ('online', 'suspect') AND gpu_has_work(m, NULL)"
+        return db.row(f"SELECT 1 FROM gpu_miner m WHERE {ready}", (principal.key_id,)) is not None
     except Error as error:
         raise Unavailable("database.unavailable", "the database does not answer") from error
     finally:

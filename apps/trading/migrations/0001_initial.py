@@ -77,13 +77,19 @@ class Migration(migrations.Migration):
                     "owner",
                     models.ForeignKey(
                         blank=True,
+                        db_index=False,
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="accounts",
                         to=settings.AUTH_USER_MODEL,
                     ),
                 ),
-                ("asset", models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to="trading.asset")),
+                (
+                    "asset",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="trading.asset"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
@@ -127,6 +133,7 @@ class Migration(migrations.Migration):
                     "client",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="payments",
                         to=settings.AUTH_USER_MODEL,
@@ -136,6 +143,7 @@ class Migration(migrations.Migration):
                     "provider",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="earnings",
@@ -192,6 +200,7 @@ class Migration(migrations.Migration):
                     "batch",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="leaves",
@@ -232,6 +241,7 @@ class Migration(migrations.Migration):
                     "credit",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         help_text="Empty for a hold, whose payee is known when it is resolved, and for what voids one.",
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
@@ -243,6 +253,7 @@ class Migration(migrations.Migration):
                     "debit",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="trading.account",
@@ -360,17 +371,15 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="receiptleaf",
-            index=models.Index(fields=["batch", "position"], name="leaf_of_batch"),
+            index=models.Index(
+                condition=models.Q(("batch__isnull", False)),
+                fields=["batch", "position"],
+                name="leaf_of_batch",
+            ),
         ),
         migrations.AddIndex(
             model_name="transfer",
             index=models.Index(fields=["reference"], name="transfer_reference"),
-        ),
-        migrations.AddIndex(
-            model_name="transfer",
-            index=models.Index(
-                condition=models.Q(("state", "pending")), fields=["debit"], name="transfer_open_holds"
-            ),
         ),
         migrations.AddConstraint(
             model_name="transfer",

@@ -31,9 +31,14 @@ class Account(models.Model):
         UNATTRIBUTED = "unattributed", "Unattributed tokens received on a chain"
 
     owner = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="accounts"
+        settings.AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="accounts",
+        db_index=False,
     )
-    asset = models.ForeignKey(Asset, on_delete=models.PROTECT)
+    asset = models.ForeignKey(Asset, on_delete=models.PROTECT, db_index=False)
     kind = models.CharField(max_length=12, choices=Kind)
     chain = models.CharField(
         max_length=20, blank=True, help_text="Network of external and claimable accounts."
@@ -74,13 +79,17 @@ class Transfer(models.Model):
     id = models.UUIDField(primary_key=True)
     kind = models.CharField(max_length=24)
     state = models.CharField(max_length=8, choices=State)
-    debit = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="+", db_constraint=False)
+    # No index by account or state: entries are read by account, and a hold's resolution stays a HOT update.
+    debit = models.ForeignKey(
+        Account, on_delete=models.PROTECT, related_name="+", db_constraint=False, db_index=False
+    )
     credit = models.ForeignKey(
         Account,
         null=True,
         on_delete=models.PROTECT,
         related_name="+",
         db_constraint=False,
+        db_index=False,
         help_text="Empty for a hold, whose payee is known when it is resolved, and for what voids one.",
     )
     amount = AmountField()
@@ -90,10 +99,7 @@ class Transfer(models.Model):
     resolved_at = models.DateTimeField(null=True)
 
     class Meta:
-        indexes = [
-            models.Index(fields=["reference"], name="transfer_reference"),
-            models.Index(fields=["debit"], name="transfer_open_holds", condition=Q(state="pending")),
-        ]
+        indexes = [models.Index(fields=["reference"], name="transfer_reference")]
         constraints = [
             models.CheckConstraint(condition=Q(amount__gt=0), name="transfer_amount_positive"),
             models.CheckConstraint(

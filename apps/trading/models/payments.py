@@ -19,7 +19,11 @@ class Payment(models.Model):
     id = models.UUIDField(primary_key=True)
     job = models.UUIDField(unique=True)
     client = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="payments", db_constraint=False
+        settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        related_name="payments",
+        db_constraint=False,
+        db_index=False,
     )
     provider = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -27,6 +31,7 @@ class Payment(models.Model):
         on_delete=models.PROTECT,
         related_name="earnings",
         db_constraint=False,
+        db_index=False,
     )
     asset = models.CharField(max_length=12)
     state = models.CharField(max_length=20, choices=State)

@@ -17,6 +17,7 @@ class ReceiptLeaf(models.Model):
         on_delete=models.PROTECT,
         related_name="leaves",
         db_constraint=False,
+        db_index=False,
     )
     position = models.PositiveIntegerField(null=True)
     created_at = models.DateTimeField(db_default=models.functions.Now())
@@ -26,7 +27,11 @@ class ReceiptLeaf(models.Model):
         verbose_name_plural = "receipt leaves"
         indexes = [
             models.Index(fields=["id"], name="leaf_unbatched", condition=models.Q(batch__isnull=True)),
-            models.Index(fields=["batch", "position"], name="leaf_of_batch"),
+            models.Index(
+                fields=["batch", "position"],
+                name="leaf_of_batch",
+                condition=models.Q(batch__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:

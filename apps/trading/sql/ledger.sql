@@ -43,7 +43,7 @@ CREATE OR REPLACE FUNCTION ledger_apply(
   p_ids uuid[], p_actions text[], p_debits bigint[], p_credits bigint[], p_amounts numeric[],
   p_holds uuid[], p_kinds text[], p_refs uuid[], p_links int[] DEFAULT NULL
 ) RETURNS text[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
-  SET plan_cache_mode = force_generic_plan AS $$
+  SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
   n int := coalesce(array_length(p_ids, 1), 0);
   codes text[] := array_fill(NULL::text, ARRAY[greatest(n, 1)]);

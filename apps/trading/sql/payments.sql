@@ -1,10 +1,11 @@
 -- Escrow of jobs on top of the ledger; called by the SQL of the job states, in the same transaction.
+-- Every row is found by an index, also by a session that planned while the tables were still empty.
 
 -- Hold p_amounts[i] of p_clients[i] for p_jobs[i]; the payment's id is the hold's id. One code per item.
 CREATE OR REPLACE FUNCTION payments_open(
   p_ids uuid[], p_jobs uuid[], p_clients uuid[], p_amounts numeric[], p_asset text
 ) RETURNS text[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
-  SET plan_cache_mode = force_generic_plan AS $$
+  SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
   n int := array_length(p_ids, 1);
   codes text[];
@@ -29,61 +30,62 @@ END $$;
 CREATE OR REPLACE FUNCTION payments_settle(
   p_jobs uuid[], p_providers uuid[], p_totals numeric[], p_fees numeric[]
 ) RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
-  SET plan_cache_mode = force_generic_plan AS $$
+  SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
-  ids uuid[] := '{}'; actions text[] := '{}'; credits bigint[] := '{}'; amounts numeric[] := '{}';
-  holds uuid[] := '{}'; kinds text[] := '{}'; refs uuid[] := '{}'; links int[] := '{}';
-  codes text[]; p record; resolved int := 0; bad text; maturing interval; shard int := pg_backend_pid() % 16;
+  moment timestamptz := clock_timestamp(); shard int := pg_backend_pid() % 16;
+  ids uuid[]; actions text[]; credits bigint[]; amounts numeric[]; holds uuid[]; kinds text[]; refs uuid[]; links int[];
+  codes text[]; resolved int; bad text;
 BEGIN
-  SELECT value * interval '1 second' INTO maturing FROM accounts_parameter WHERE name = 'maturing_seconds';
-  FOR p IN
-    -- Locked by id; then by provider, so that two calls make the accounts they lack in the same order.
-    SELECT * FROM (
-      SELECT y.id, y.job, y.asset, y.held, x.provider, x.total, x.fee
-        FROM unnest(p_jobs, p_providers, p_totals, p_fees) AS x(job, provider, total, fee)
-        JOIN trading_payment y ON y.job = x.job AND y.state = 'escrowed'
-       ORDER BY y.id FOR UPDATE OF y) z ORDER BY z.asset, z.provider, z.id
-  LOOP
-    resolved := resolved + 1;
-    IF (p.total >= 0 AND p.fee >= 0 AND p.fee <= p.total AND p.total <= p.held
-        AND (p.total = 0 OR p.provider IS NOT NULL)) IS NOT TRUE THEN
-      RAISE EXCEPTION 'payment % cannot release % with fee % out of % to %', p.id, p.total, p.fee, p.held, p.provider
-        USING ERRCODE = 'integrity_constraint_violation';
+  IF array_length(p_jobs, 1) > 1 THEN   -- one at a time needs no order
+    PERFORM 1 FROM trading_payment WHERE job = ANY (p_jobs) AND state = 'escrowed' ORDER BY id FOR UPDATE;
+    SELECT x.job INTO bad FROM unnest(p_jobs) x(job) JOIN trading_payment y ON y.job = x.job AND y.state = 'escrowed'
+     GROUP BY x.job HAVING count(*) > 1 LIMIT 1;
+    IF FOUND THEN
+      RAISE EXCEPTION 'job % is settled twice in one call', bad USING ERRCODE = 'integrity_constraint_violation';
     END IF;
-    IF p.total = 0 THEN
-      ids := ids || gen_random_uuid(); actions := actions || 'void'::text; credits := credits || NULL::bigint;
-      amounts := amounts || NULL::numeric; holds := holds || p.id; kinds := kinds || 'job.refund'::text;
-      refs := refs || p.job; links := links || resolved;
-    END IF;
-    IF p.total > p.fee THEN
-      ids := ids || gen_random_uuid(); actions := actions || 'post'::text;
-      credits := credits || ledger_account(p.provider, p.asset, 'maturing');
-      amounts := amounts || (p.total - p.fee); holds := holds || p.id; kinds := kinds || 'job.earning'::text;
-      refs := refs || p.job; links := links || resolved;
-    END IF;
-    IF p.fee > 0 THEN
-      ids := ids || gen_random_uuid(); actions := actions || 'post'::text;
-      credits := credits || ledger_account(NULL, p.asset, 'fees', '', shard);
-      amounts := amounts || p.fee; holds := holds || p.id; kinds := kinds || 'job.fee'::text;
-      refs := refs || p.job; links := links || resolved;
-    END IF;
-    UPDATE trading_payment SET
-      state = CASE WHEN p.total = 0 THEN 'refunded' WHEN p.total = p.held THEN 'released' ELSE 'partially_released' END,
-      provider_id = CASE WHEN p.total > 0 THEN p.provider END,
-      released = p.total - p.fee, fee = p.fee, refunded = p.held - p.total, resolved_at = clock_timestamp(),
-      matures_at = CASE WHEN p.total > p.fee THEN clock_timestamp() + maturing END
-     WHERE id = p.id AND state = 'escrowed';
-    IF NOT FOUND THEN
-      RAISE EXCEPTION 'job % is settled twice in one call', p.job USING ERRCODE = 'integrity_constraint_violation';
-    END IF;
-  END LOOP;
-  IF resolved = 0 THEN RETURN 0; END IF;
+  END IF;
+  WITH done AS (
+    UPDATE trading_payment y SET
+      state = CASE WHEN x.total = 0 THEN 'refunded' WHEN x.total = y.held THEN 'released' ELSE 'partially_released' END,
+      provider_id = CASE WHEN x.total > 0 THEN x.provider END,
+      released = x.total - x.fee, fee = x.fee, refunded = y.held - x.total, resolved_at = moment,
+      matures_at = CASE WHEN x.total > x.fee
+                        THEN moment + (SELECT value FROM accounts_parameter WHERE name = 'maturing_seconds') * interval '1 second' END
+      FROM unnest(p_jobs, p_providers, p_totals, p_fees) AS x(job, provider, total, fee)
+     WHERE y.job = x.job AND y.state = 'escrowed' AND trading_splits(y.id, y.held, x.total, x.fee, x.provider)
+    RETURNING y.id, y.job, y.asset, x.provider, x.total, x.fee),
+  ordered AS (SELECT d.*, row_number() OVER (ORDER BY d.asset, d.provider, d.id) AS nth FROM done d),
+  -- Sorted before the accounts are looked up, so that two calls make the ones they lack in the same order.
+  leg AS (
+    SELECT o.*, v.* FROM ordered o CROSS JOIN LATERAL (VALUES
+      (1, 'void', 'job.refund', NULL::numeric, o.total = 0),
+      (2, 'post', 'job.earning', o.total - o.fee, o.total > o.fee),
+      (3, 'post', 'job.fee', o.fee, o.fee > 0)) AS v(step, action, kind, amount, wanted)
+     WHERE v.wanted ORDER BY o.nth, v.step)
+  SELECT array_agg(uuidv7()), array_agg(action), array_agg(amount), array_agg(id), array_agg(kind), array_agg(job),
+         array_agg(nth::int), max(nth),
+         array_agg(CASE step WHEN 2 THEN ledger_account(provider, asset, 'maturing')
+                             WHEN 3 THEN ledger_account(NULL, asset, 'fees', '', shard) END)
+    INTO ids, actions, amounts, holds, kinds, refs, links, resolved, credits FROM leg;
+  IF resolved IS NULL THEN RETURN 0; END IF;
   codes := ledger_apply(ids, actions, array_fill(NULL::bigint, ARRAY[array_length(ids, 1)]), credits, amounts, holds, kinds, refs, links);
-  SELECT x INTO bad FROM unnest(codes) x WHERE x <> 'ok' LIMIT 1;
+  bad := (array_remove(codes, 'ok'))[1];
   IF bad IS NOT NULL THEN
     RAISE EXCEPTION 'the ledger refused a settlement: %', bad USING ERRCODE = 'integrity_constraint_violation';
   END IF;
   RETURN resolved;
+END $$;
+
+-- True, or an exception: a payment is split into an earning with its fee inside, and a refund.
+CREATE OR REPLACE FUNCTION trading_splits(p_id uuid, p_held numeric, p_total numeric, p_fee numeric, p_provider uuid)
+RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  IF (p_total >= 0 AND p_fee >= 0 AND p_fee <= p_total AND p_total <= p_held
+      AND (p_total = 0 OR p_provider IS NOT NULL)) IS NOT TRUE THEN
+    RAISE EXCEPTION 'payment % cannot release % with fee % out of % to %', p_id, p_total, p_fee, p_held, p_provider
+      USING ERRCODE = 'integrity_constraint_violation';
+  END IF;
+  RETURN true;
 END $$;
 
 -- Move earnings past their dispute window from maturing to available: one transfer per provider.
@@ -96,7 +98,7 @@ BEGIN
     SELECT id FROM trading_payment WHERE matured_at IS NULL AND matures_at <= clock_timestamp()
      ORDER BY matures_at LIMIT p_limit FOR UPDATE SKIP LOCKED) x;
   IF due IS NULL THEN RETURN 0; END IF;
-  SELECT ledger_apply(array_agg(gen_random_uuid()), array_agg('transfer'::text), array_agg(s.source), array_agg(s.target),
+  SELECT ledger_apply(array_agg(uuidv7()), array_agg('transfer'::text), array_agg(s.source), array_agg(s.target),
                       array_agg(s.amount), array_agg(NULL::uuid), array_agg('earning.matured'::text), array_agg(NULL::uuid))
     INTO codes
     FROM (SELECT ledger_account(g.provider_id, g.asset, 'maturing') AS source,

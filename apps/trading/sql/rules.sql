@@ -41,3 +41,4 @@ CREATE TRIGGER transfer_guard BEFORE UPDATE ON trading_transfer
 
 -- Balance rows are rewritten for each movement: room on the page keeps those updates HOT.
 ALTER TABLE trading_account SET (fillfactor = 50);
+ALTER TABLE trading_transfer SET (fillfactor = 85);
