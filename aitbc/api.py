@@ -5,7 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from aitbc.core.http import as_domain_error, problem_response, unexpected
 from aitbc.core.parser import OrjsonParser
 from aitbc.core.schema import MachineApi
-from apps.gpu.api import artifacts, jobs, miners, receipts
+from apps.gpu.api import artifacts, evidence, jobs, miners, receipts
 from apps.marketplace.api import offers
 from apps.trading.api import accounts, deposits, payments, payouts, settlements
 
@@ -19,6 +19,7 @@ api = MachineApi(
 )
 for prefix, router in (
     ("", jobs.router),
+    ("", evidence.router),
     ("", receipts.router),
     ("/artifacts", artifacts.router),
     ("/miners", miners.router),

@@ -1,4 +1,5 @@
-"""ASGI entry point of the process in which miners wait: `GET /v1/miners/wait?seconds=`.
+"""ASGI entry point of the process in which miners wait: `GET /v1/miners/wait?seconds=`, and in which
+clients follow the logs of their jobs (`aitbc.following`).
 
 It only waits. One LISTEN connection serves all of them; no waiting miner holds a database connection,
 and the claim itself stays on the web process (protocols 26).
@@ -25,6 +26,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import Error, connections
 
+from aitbc import following
 from aitbc.core import auth, db
 from aitbc.core.errors import DomainError, Forbidden, Invalid, NotFound, Unavailable
 
@@ -115,7 +117,7 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
     elif scope["type"] == "http":
-        await _answer(scope, send)
+        await _answer(scope, receive, send)
 
 
 async def _lifespan(receive: Any, send: Any) -> None:
@@ -130,8 +132,11 @@ async def _lifespan(receive: Any, send: Any) -> None:
             return
 
 
-async def _answer(scope: dict[str, Any], send: Any) -> None:
+async def _answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
     try:
+        if (job := following.job_of(scope)) is not None:
+            await following.follow(job, scope, receive, send)
+            return
         status, body, retry = await _route(scope)
     except DomainError as error:
         problem = {
@@ -152,7 +157,9 @@ async def _route(scope: dict[str, Any]) -> tuple[int, dict[str, Any], bool]:
     if scope["path"] == "/health/live":
         return 200, {"status": "live", "waiting": len(waiters.events)}, False
     if scope["path"] != "/v1/miners/wait" or scope["method"] != "GET":
-        raise NotFound("http.not_found", "this process only serves GET /v1/miners/wait")
+        raise NotFound(
+            "http.not_found", "this process only serves miners that wait and logs that are followed"
+        )
     seconds = _seconds(scope)
     header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
     if await _look(header.removeprefix("Bearer ").strip()):

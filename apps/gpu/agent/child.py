@@ -27,7 +27,20 @@ def _job(payload: Any, context: Context) -> Answer:
     runtime = runtimes.find(payload["kind"])
     if reason := runtime.available(context.device):
         raise RuntimeFailure(Code.UNKNOWN, f"{runtime.kind} cannot run here: {reason}")
-    return runtime.run(payload["input"], context)
+    _say(f"{runtime.kind}: started on {context.device}, threads {context.threads}")
+    begun = time.perf_counter()
+    try:
+        answer = runtime.run(payload["input"], context)
+    except RuntimeFailure as failure:
+        _say(f"{failure.code}: {failure.message}")
+        raise
+    _say(f"{runtime.kind}: done after {time.perf_counter() - begun:.3f} s")
+    return answer
+
+
+def _say(line: str) -> None:
+    """Into the job's log, which its client reads. Standard error keeps no lines back."""
+    sys.stderr.write(f"{line}\n")
 
 
 def _probe(payload: Any, context: Context) -> Answer:

@@ -14,8 +14,8 @@ from jsonschema import Draft202012Validator
 from aitbc.core import money
 from aitbc.core.errors import Conflict, DomainError, NotFound, Unavailable
 from apps.gpu import runtimes, statements
-from apps.gpu.agent import child
 from apps.gpu.agent.identity import Identity
+from apps.gpu.agent.printed import Printed
 from apps.gpu.agent.sandbox import Canceled, Limits, Outcome, Sandbox, Slot
 from apps.gpu.agent.transport import JSON, Transport
 from apps.gpu.agent.workspace import Workspace
@@ -33,8 +33,7 @@ class Lease:
 
     job: JSON
     canceled: threading.Event = field(default_factory=threading.Event)
-    workspace: Workspace | None = None
-    told: int = 0  # bytes of its log that the platform has
+    printed: Printed | None = None  # what it writes, while it runs
 
     @property
     def id(self) -> str:
@@ -59,8 +58,11 @@ class Worker:
         log = logger.bind(job=lease.id, kind=lease.job["kind"])
         try:
             with self.sandbox.workspace() as workspace:
-                lease.workspace = workspace
-                body = self._work(lease, workspace, slot, chain_id)
+                lease.printed = Printed(workspace)
+                try:
+                    body = self._work(lease, workspace, slot, chain_id)
+                finally:
+                    self.tell(lease, ended=True)
             self._insist(lambda: self.transport.result(lease.id, body))
             log.info("job completed", milliseconds=body["claimed_ms"])
             return "completed"
@@ -83,7 +85,7 @@ class Worker:
             log.exception("the miner failed on this job")
             return self._report_failure(lease, RuntimeFailure(Code.CRASHED, "the miner failed on this job"))
         finally:
-            lease.workspace = None
+            lease.printed = None
 
     def _work(self, lease: Lease, workspace: Workspace, slot: Slot, chain_id: int) -> JSON:
         job = lease.job
@@ -170,17 +172,17 @@ class Worker:
                 if attempt + 1 == DELIVERY_TRIES:
                     raise
 
-    def tell(self, lease: Lease) -> None:
-        """Passes on what the job printed since the last time, and stops it if the lease is gone."""
-        workspace = lease.workspace
-        if workspace is None:
+    def tell(self, lease: Lease, *, ended: bool = False) -> None:
+        """Passes on what the job wrote since the last time, and stops it if the lease is gone."""
+        printed = lease.printed
+        if printed is None or lease.canceled.is_set():
             return
         try:
-            printed = workspace.read(child.LOG, INLINE_BYTES) or b""
-            if len(printed) > lease.told:
-                message = printed[lease.told :][-2000:].decode(errors="replace").replace("\0", "")
-                self.transport.progress(lease.id, lease_token=lease.token, message=message)
-                lease.told = len(printed)
+            with printed.lock:
+                for report in printed.reports(ended=ended):
+                    told = {"lease_token": lease.token, "message": report["logs"][-1], **report}
+                    self.transport.progress(lease.id, told)
+                    printed.count += len(report["logs"])
         except (Conflict, NotFound):
             lease.canceled.set()
         except (DomainError, RuntimeFailure) as error:

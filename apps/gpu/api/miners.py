@@ -1,5 +1,6 @@
 """`/v1/miners`: the protocol of those who sell compute."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -44,7 +45,7 @@ from apps.gpu.api.schemas import (
     TokenIn,
 )
 from apps.gpu.selectors import miners as selectors
-from apps.gpu.services import challenges, heartbeats, leases, miners, reports
+from apps.gpu.services import challenges, heartbeats, leases, logs, miners, reports
 from apps.gpu.services.miners import DeviceClaim, Registration
 from apps.gpu.services.reports import Report
 
@@ -223,10 +224,14 @@ def start(request: HttpRequest, job_id: UUID, body: TokenIn) -> HttpResponse:
     "/{uuid:job_id}/progress", response={200: JobOut} | errors(403, 404, 409), summary="Tell how far it is"
 )
 def report_progress(request: HttpRequest, job_id: UUID, body: ProgressIn) -> HttpResponse:
-    seen = body.dict(exclude={"lease_token"}, exclude_none=True)
-    return json_response(
-        reports.progress(key=caller(request).key_id, job=job_id, token=body.lease_token, report=seen)
+    """`logs` are lines that the job wrote; its client reads them at `/v1/jobs/{id}/logs`."""
+    seen = body.dict(include={"percent", "message"}, exclude_none=True)
+    report = partial(
+        reports.progress, key=caller(request).key_id, job=job_id, token=body.lease_token, report=seen
     )
+    if not body.logs:
+        return json_response(report())
+    return json_response(logs.beside(report, job=job_id, lines=body.logs, first=body.logs_from))
 
 
 @router.post(

@@ -8,6 +8,7 @@ from ninja import Schema
 from pydantic import AwareDatetime, ConfigDict, Field
 
 from aitbc.core.schema import Money, Problem
+from apps.gpu.joblog import REPORT_LINES
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
 Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]
@@ -253,6 +254,12 @@ class TokenIn(Strict):
 class ProgressIn(TokenIn):
     percent: Annotated[float, Field(ge=0, le=100)] | None = None
     message: Text | None = None
+    logs: Annotated[list[str], Field(max_length=REPORT_LINES)] = Field(
+        [], description="Lines that the job wrote, each without its line break; a long one is cut."
+    )
+    logs_from: Annotated[int, Field(ge=0, lt=2**30)] | None = Field(
+        None, description="Number of the first of them within this attempt, so that repeats are kept once."
+    )
 
 
 class ResultIn(TokenIn):

@@ -1,5 +1,5 @@
 from apps.gpu.models.artifacts import Artifact, ArtifactGrant, Waiter
-from apps.gpu.models.jobs import Attempt, Job, JobClass, JobResult, QueuedJob, Receipt
+from apps.gpu.models.jobs import Attempt, Job, JobClass, JobLog, JobResult, QueuedJob, Receipt
 from apps.gpu.models.miners import Challenge, Device, Heartbeat, Miner, Nonce
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Heartbeat",
     "Job",
     "JobClass",
+    "JobLog",
     "JobResult",
     "Miner",
     "Nonce",

@@ -204,3 +204,26 @@ class Receipt(models.Model):
 
     def __str__(self) -> str:
         return f"receipt of {self.job_id}"
+
+
+class JobLog(models.Model):
+    """Lines of a job's log as one report brought them: appended, never changed, gone with the job."""
+
+    pk = models.CompositePrimaryKey("job_id", "seq")
+    job = models.ForeignKey(
+        Job, on_delete=models.CASCADE, related_name="log", db_constraint=False, db_index=False
+    )
+    seq = models.IntegerField(help_text="From 1, in the order of arrival.")
+    attempt = models.PositiveSmallIntegerField()
+    upto = models.IntegerField(help_text="Lines of this attempt that were reported with this row or before.")
+    size = models.IntegerField(
+        help_text="Bytes kept of this attempt with this row; above the limit: cut off."
+    )
+    lines = ArrayField(models.TextField())
+
+    class Meta:
+        db_table = "gpu_job_log"
+        db_table_comment = "app: SELECT, INSERT, DELETE"
+
+    def __str__(self) -> str:
+        return f"log {self.seq} of {self.job_id}"

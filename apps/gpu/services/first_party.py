@@ -7,6 +7,7 @@ decides: a task that is delivered twice finds its job taken and returns.
 import hashlib
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -20,7 +21,7 @@ from aitbc.accounts.models import Role, User
 from aitbc.chain import networks
 from aitbc.core.errors import Unavailable
 from aitbc.core.principal import Principal
-from apps.gpu.services import artifacts, challenges, heartbeats, leases, miners, reports
+from apps.gpu.services import artifacts, challenges, heartbeats, leases, logs, miners, reports
 from apps.gpu.services.miners import DeviceClaim, Registration
 from apps.gpu.services.reports import Report
 
@@ -94,11 +95,11 @@ class LocalTransport:
     def start(self, job: str, *, lease_token: str) -> None:
         _called(lambda: reports.start(key=self._key, job=UUID(job), token=UUID(lease_token)))
 
-    def progress(self, job: str, *, lease_token: str, message: str) -> None:
-        report = {"message": message}
-        _called(
-            lambda: reports.progress(key=self._key, job=UUID(job), token=UUID(lease_token), report=report)
-        )
+    def progress(self, job: str, body: JSON) -> None:
+        seen, lease = {"message": body["message"]}, UUID(body["lease_token"])
+        report = partial(reports.progress, key=self._key, job=UUID(job), token=lease, report=seen)
+        lines, first = body["logs"], body["logs_from"]
+        _called(lambda: logs.beside(report, job=UUID(job), lines=lines, first=first))
 
     def result(self, job: str, body: JSON) -> JSON:
         report = Report(job=UUID(job), **(body | {"lease_token": UUID(body["lease_token"])}))

@@ -13,6 +13,7 @@ from apps.gpu.agent import challenge, loop, work
 from apps.gpu.agent.detect import detect
 from apps.gpu.agent.identity import load_identity
 from apps.gpu.agent.loop import Agent, Config, kinds_to_offer
+from apps.gpu.agent.printed import Printed
 from apps.gpu.agent.sandbox import Sandbox
 
 MINER = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -146,9 +147,9 @@ class Platform:
         self._hear("start", job)
         self._lease(job, lease_token)
 
-    def progress(self, job, *, lease_token, message):
-        self._hear("progress", job, message)
-        self._lease(job, lease_token)
+    def progress(self, job, body):
+        self._hear("progress", job, body)
+        self._lease(job, body["lease_token"])
 
     def result(self, job, body):
         self._hear("result", job, body)
@@ -311,7 +312,7 @@ def test_a_job_is_run_and_its_statement_signed(make, platform):
     assert body["claimed_ms"] == body["metrics"]["wall_ms"] > 0
     assert dict(summary.jobs) == {"completed": 1}
     told = [n for n in platform.names() if n not in ("heartbeat", "drain")]
-    assert told == ["nonce", "register", "poll", "start", "result", "sign_off"]
+    assert told == ["nonce", "register", "poll", "start", "progress", "result", "sign_off"]
 
 
 def test_artifacts_are_fetched_before_the_clock_starts(make, platform):
@@ -540,25 +541,79 @@ def test_a_challenge_is_answered_while_jobs_go_on(running, platform, make):
     assert platform.names().count("challenge_commit") == 1
 
 
-def test_what_a_job_prints_is_told_and_a_lost_lease_stops_it(make, platform, sandbox):
+def test_what_a_job_writes_is_told_and_a_lost_lease_stops_it(make, platform, sandbox):
     agent = make()
     job = platform.submit("bench.matmul", MATMUL)
     lease = work.Lease(job)
     platform.held[job["id"]] = job
+    told = {"lease_token": job["lease_token"], "message": "step 1", "logs": ["step 1"], "logs_from": 0}
     with sandbox.workspace() as folder:
-        lease.workspace = folder
+        lease.printed = Printed(folder)
         (folder.folder / "log.txt").write_text("step 1\n")
+        platform.outages = ["progress"]
         agent._worker.tell(lease)
         agent._worker.tell(lease)
-        assert [d for n, *d in platform.calls if n == "progress"] == [[job["id"], "step 1\n"]]
+        agent._worker.tell(lease)
+        assert [d for n, *d in platform.calls if n == "progress"] == [[job["id"], told]] * 2
 
         platform.lost.add(job["id"])
         (folder.folder / "log.txt").write_text("step 1\nstep 2\n")
         assert not lease.canceled.is_set()
         agent._worker.tell(lease)
 
-    assert platform.calls[-1] == ("progress", job["id"], "step 2\n")
+    _, _, last = platform.calls[-1]
+    assert (last["logs"], last["logs_from"]) == (["step 2"], 1)
     assert lease.canceled.is_set()
+
+
+def said(platform):
+    bodies = [details[1] for name, *details in platform.calls if name == "progress"]
+    assert [body["logs_from"] for body in bodies] == [
+        sum(len(earlier["logs"]) for earlier in bodies[:at]) for at in range(len(bodies))
+    ]
+    return [line for body in bodies for line in body["logs"]]
+
+
+def test_what_a_job_wrote_is_told_before_its_result(make, platform):
+    platform.submit("bench.matmul", MATMUL)
+
+    make().run(once=True)
+
+    started, done = said(platform)
+    assert started == "bench.matmul: started on cpu, threads 1"
+    assert done.startswith("bench.matmul: done after ")
+    names = [name for name in platform.names() if name in ("progress", "result")]
+    assert names[-1] == "result"
+
+
+def test_what_a_job_wrote_before_it_was_killed_is_told_once(make, platform):
+    platform.submit("bench.matmul", LONG, seconds=2)
+
+    make().run(once=True)
+
+    assert said(platform) == ["bench.matmul: started on cpu, threads 1"]
+    assert "fail" in platform.names()
+
+
+def test_why_a_job_failed_is_the_last_line_of_its_log(make, platform):
+    platform.submit("vision.ocr", {"image": platform.store(b"no picture")})
+
+    make().run(once=True)
+
+    ((_, body),) = [details for name, *details in platform.calls if name == "fail"]
+    lines = said(platform)
+    assert lines[0] == "vision.ocr: started on cpu, threads 1"
+    assert lines[-1] == f"{body['code']}: {body['message']}"
+
+
+def test_a_log_that_cannot_be_told_keeps_no_result_back(make, platform):
+    platform.outages = ["progress"]
+    job = platform.submit("bench.matmul", MATMUL)
+
+    make().run(once=True)
+
+    assert platform.outages == []
+    assert platform.done[job["id"]]["output"]["n"] == 64
 
 
 def test_a_clients_model_is_offered_only_where_the_sandbox_may_run_it(sandbox):

@@ -54,7 +54,7 @@ def test_calls_carry_the_key_and_the_documented_bodies():
         (lambda t: t.register({}), "POST", "/v1/miners/register"),
         (lambda t: t.heartbeat({}), "POST", "/v1/miners/heartbeat"),
         (lambda t: t.start("j", lease_token="t"), "POST", "/v1/miners/j/start"),
-        (lambda t: t.progress("j", lease_token="t", message="m"), "POST", "/v1/miners/j/progress"),
+        (lambda t: t.progress("j", {"lease_token": "t"}), "POST", "/v1/miners/j/progress"),
         (lambda t: t.result("j", LEASE), "POST", "/v1/miners/j/result"),
         (lambda t: t.fail("j", {}), "POST", "/v1/miners/j/fail"),
         (lambda t: t.challenge_commit("c", []), "POST", "/v1/miners/challenges/c/commit"),

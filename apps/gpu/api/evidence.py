@@ -1,0 +1,48 @@
+"""`/v1/jobs/{id}/logs`: what a client may look into beyond result and receipt."""
+
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from ninja import Router
+
+from aitbc.core.auth import ApiKey, caller
+from aitbc.core.schema import errors
+from apps.gpu.selectors.logs import EVENTS, FINAL, RETRY, as_events, as_text, last_event, lines_after
+from apps.gpu.services import logs
+
+router = Router(tags=["jobs"], auth=ApiKey("jobs:read"))
+_TEXT = {"schema": {"type": "string"}}
+_LOGS: dict[str, Any] = {
+    "responses": {
+        200: {"content": {"text/plain": _TEXT, EVENTS: _TEXT}},
+        307: {"description": "Where events of a job that is not final can be followed"},
+    }
+}
+
+
+@router.get(
+    "/jobs/{uuid:job_id}/logs",
+    response={200: None, 307: None} | errors(403, 404),
+    summary="What a job wrote while it ran",
+    openapi_extra=_LOGS,
+)
+def get_logs(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    """Text, or server-sent events where `Accept` names them: one per group of lines, numbered for
+    `Last-Event-ID`, then `end` once the job is final. Until then they are followed where 307 leads."""
+    client = caller(request).user_id
+    events = EVENTS in request.META.get("HTTP_ACCEPT", "")
+    after = last_event(request.META.get("HTTP_LAST_EVENT_ID", "")) if events else 0
+    state, found = lines_after(client=client, job=job_id, seq=after)
+    if not events:
+        response = HttpResponse(as_text(found), content_type="text/plain; charset=utf-8")
+    elif state not in FINAL and settings.STREAM_URL:
+        ticket = logs.ticket(client=client, job=job_id)
+        response = HttpResponseRedirect(f"{settings.STREAM_URL}/v1/jobs/{job_id}/logs/follow?ticket={ticket}")
+        response.status_code = 307
+    else:
+        response = HttpResponse(RETRY + as_events(state, found), content_type=EVENTS)
+    response["Cache-Control"] = "no-store"
+    response["Vary"] = "Accept"
+    return response
