@@ -1,16 +1,18 @@
-"""`/v1/jobs/{id}/logs`: what a client may look into beyond result and receipt."""
+"""`/v1/jobs/{id}/logs` and `/rows`: what a client may look into beyond result and receipt."""
 
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from ninja import Router
+from ninja import Query, Router
 
 from aitbc.core.auth import ApiKey, caller
 from aitbc.core.schema import errors
+from apps.gpu.api.schemas import RowOut
+from apps.gpu.runtimes.matrices import MAX_N
 from apps.gpu.selectors.logs import EVENTS, FINAL, RETRY, as_events, as_text, last_event, lines_after
-from apps.gpu.services import logs
+from apps.gpu.services import logs, rows
 
 router = Router(tags=["jobs"], auth=ApiKey("jobs:read"))
 _TEXT = {"schema": {"type": "string"}}
@@ -46,3 +48,15 @@ def get_logs(request: HttpRequest, job_id: UUID) -> HttpResponse:
     response["Cache-Control"] = "no-store"
     response["Vary"] = "Accept"
     return response
+
+
+@router.get(
+    "/jobs/{uuid:job_id}/rows",
+    response={200: RowOut} | errors(403, 404, 409, 425),
+    summary="A row of a matrix product, proved under the miner's root",
+)
+def get_row(request: HttpRequest, job_id: UUID, index: int = Query(..., ge=0, lt=MAX_N)) -> dict[str, Any]:
+    """For `bench.matmul`. `leaf` = keccak(step 0 || index || SHA-256 of the row as little-endian int32),
+    four bytes each, big-endian; with `proof` it lies under `root`, which the miner signed. Large products
+    are not kept: 404 `rows.gone`. 409 `rows.mismatch`: the root is not that of the true product."""
+    return rows.row(client=caller(request).user_id, job=job_id, index=index)

@@ -110,6 +110,15 @@ class ResultOut(Schema):
     metrics: dict[str, Any]
 
 
+class RowOut(Schema):
+    job_id: UUID
+    index: int
+    row: list[int]
+    leaf: Hash
+    proof: list[Hash]
+    root: Hash
+
+
 class ReceiptOut(Schema):
     version: str
     statement: dict[str, Any]
