@@ -49,6 +49,14 @@ DEFINITIONS = (
     Definition(
         "payout_batch_ait", 10_000, 1, 10**9, "AIT", "Most that a payout batch promises with one key."
     ),
+    Definition(
+        "withdrawal_daily_ait",
+        10_000,
+        0,
+        10_000,
+        "AIT",
+        "Most that a user, or an address, may get in 24 hours.",
+    ),
 )
 
 

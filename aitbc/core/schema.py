@@ -6,8 +6,15 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
 from ninja import NinjaAPI, Schema
+from pydantic import ConfigDict
 
 PROBLEM_JSON = "application/problem+json"
+
+
+class Strict(Schema):
+    """Input: a member we do not know is a mistake, not noise."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class FieldError(Schema):

@@ -4,7 +4,7 @@ from celery import shared_task
 
 from aitbc.core import db
 from aitbc.core.tasks import RETRY_UNAVAILABLE
-from apps.trading.services import reserves, schedule
+from apps.trading.services import reserves, schedule, withdrawals
 
 
 @shared_task(name="trading.mature", **RETRY_UNAVAILABLE)
@@ -16,8 +16,12 @@ def mature(limit: int = 1000) -> int:
 
 @shared_task(name="trading.settle", **RETRY_UNAVAILABLE)
 def settle() -> dict[str, int]:
-    """Close the batches of receipts and payouts that are due."""
-    return {"receipts": schedule.seal_due_batches(), "payouts": schedule.seal_due_payouts()}
+    """Close the batches of receipts and payouts that are due, and send what has waited long enough."""
+    return {
+        "receipts": schedule.seal_due_batches(),
+        "payouts": schedule.seal_due_payouts(),
+        "withdrawals": withdrawals.send_due(),
+    }
 
 
 @shared_task(name="trading.settle_reserves", **RETRY_UNAVAILABLE)

@@ -1,5 +1,8 @@
 """Every row of every table as one comparable value: a refusal proves by it that nothing changed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from django.db import connection
 
 # Bookkeeping that reads also touch: when a key was last used.
@@ -18,3 +21,10 @@ def snapshot(*without: str) -> dict[str, tuple[int, str]]:
         )
         cursor.execute(parts)
         return {name: (rows, digest) for name, rows, digest in cursor.fetchall()}
+
+
+@contextmanager
+def nothing_changes() -> Iterator[None]:
+    before = snapshot()
+    yield
+    assert snapshot() == before

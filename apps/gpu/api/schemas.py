@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from ninja import Schema
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
-from aitbc.core.schema import Money, Problem
+from aitbc.core.schema import Money, Problem, Strict
 from apps.gpu.joblog import REPORT_LINES
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
@@ -19,12 +19,6 @@ Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
 Hash = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
 Signature = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{130}$")]
 State = Literal["queued", "leased", "running", "completed", "failed", "canceled", "expired"]
-
-
-class Strict(Schema):
-    """Input: a member we do not know is a mistake, not noise."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class MoneyIn(Strict):

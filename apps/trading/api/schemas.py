@@ -1,11 +1,12 @@
 """Shapes of the /v1 contract for money."""
 
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from ninja import Schema
 
-from aitbc.core.schema import Money
+from aitbc.core.schema import Money, Strict
 
 
 class BalanceOut(Schema):
@@ -65,6 +66,32 @@ class DepositOut(Money):
 
 class DepositList(Schema):
     items: list[DepositOut]
+    next: str | None
+
+
+class WithdrawalIn(Strict):
+    amount: str
+    address: str
+    asset: Literal["AIT"] = "AIT"
+    chain: str | None = None
+
+
+class WithdrawalOut(Money):
+    """`not_before`: a new address waits until then. `tx_hash` once it is final on the chain."""
+
+    id: UUID
+    chain: str
+    address: str
+    state: str
+    created_at: datetime
+    not_before: datetime
+    tx_hash: str | None
+    block: int | None
+    resolved_at: datetime | None
+
+
+class WithdrawalList(Schema):
+    items: list[WithdrawalOut]
     next: str | None
 
 

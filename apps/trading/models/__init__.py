@@ -3,6 +3,7 @@ from apps.trading.models.ledger import Account, Asset, Entry, Transfer
 from apps.trading.models.payments import Payment
 from apps.trading.models.payouts import PayoutBatch, PayoutLeaf, PayoutTarget, ReserveCheck
 from apps.trading.models.settlement import ReceiptLeaf, SettlementBatch
+from apps.trading.models.withdrawals import Withdrawal
 
 __all__ = [
     "Account",
@@ -18,4 +19,5 @@ __all__ = [
     "ReserveCheck",
     "SettlementBatch",
     "Transfer",
+    "Withdrawal",
 ]

@@ -12,7 +12,7 @@ from aitbc.core import money
 from aitbc.core.errors import NotFound, Unavailable
 from aitbc.core.pagination import decode, encode
 from apps.trading import claims
-from apps.trading.models import Asset, Deposit, PayoutLeaf, ReserveCheck, SettlementBatch
+from apps.trading.models import Asset, Deposit, PayoutLeaf, ReserveCheck, SettlementBatch, Withdrawal
 
 
 def _show(units: int | None) -> str:
@@ -55,6 +55,25 @@ def _deposit(row: Deposit) -> dict[str, Any]:
         "block": row.block_number,
         "credited_at": row.created_at,
     }
+
+
+def withdrawals_of(*, user: UUID, cursor: str | None, limit: int) -> dict[str, Any]:
+    found = Withdrawal.objects.filter(user_id=user)
+    after = _uuid_after(cursor)
+    rows = list((found.filter(id__lt=after) if after else found)[: limit + 1])
+    return _page(rows, limit, withdrawal_document, lambda row: (row.pk,))
+
+
+def withdrawal(*, user: UUID, withdrawal: UUID) -> dict[str, Any]:
+    found = Withdrawal.objects.filter(pk=withdrawal, user_id=user).first()
+    if found is None:
+        raise NotFound("withdrawal.unknown", "you have no such withdrawal")
+    return withdrawal_document(found)
+
+
+def withdrawal_document(row: Withdrawal) -> dict[str, Any]:
+    fields = ("id", "address", "state", "created_at", "not_before", "tx_hash", "block", "resolved_at")
+    return _ait(row.amount) | {"chain": row.network} | {name: getattr(row, name) for name in fields}
 
 
 def settlements(*, cursor: str | None, limit: int) -> dict[str, Any]:
