@@ -14,7 +14,7 @@ from django.urls import reverse
 from unfold.dataclasses import SearchResult
 
 from aitbc.celery import QUEUES
-from aitbc.chain import overview as chain
+from aitbc.chain.models import Intent, NetworkStatus
 from aitbc.core import clock, money, show
 from aitbc.core import overview as core
 from apps.gpu.models import Job, Miner
@@ -116,8 +116,8 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "settlement": trading.last_settlement(),
         "unbatched": trading.unbatched_receipts(),
         "reserves": _reserves(),
-        "network": chain.network(),
-        "intents": chain.open_intents(),
+        "network": NetworkStatus.objects.filter(network=settings.CHAIN_NETWORK).first(),
+        "intents": Intent.objects.open().filter(network=settings.CHAIN_NETWORK).count(),
         "outbox": _outbox(now),
         "dead_tasks": core.dead_tasks(),
         "tick": _tick(now),

@@ -12,9 +12,16 @@ django.setup()
 from aitbc.chain import merkle  # noqa: E402 - Django first
 from aitbc.chain.addresses import bytes32  # noqa: E402
 from aitbc.chain.client import Client  # noqa: E402
-from aitbc.chain.contracts import PAYOUT, settlement_domain  # noqa: E402
 from aitbc.chain.signing import digest  # noqa: E402
-from aitbc.chain.testing import AIT, TEST_CHAIN_ID, Actor, Deployed, running_anvil  # noqa: E402
+from aitbc.chain.testing import (  # noqa: E402
+    AIT,
+    PAYOUT,
+    TEST_CHAIN_ID,
+    Actor,
+    Deployed,
+    running_anvil,
+    settlement_domain,
+)
 from aitbc.core.ids import uuid7  # noqa: E402
 from apps.trading import claims  # noqa: E402
 

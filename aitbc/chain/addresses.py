@@ -23,19 +23,3 @@ def clone_address(*, deployer: str, implementation: str, salt: bytes) -> str:
         + bytes.fromhex("5af43d82803e903d91602b57fd5bf3")
     )
     return checksum_address(keccak(b"\xff" + parse_address(deployer) + salt + keccak(code))[12:])
-
-
-def _rlp(item: bytes) -> bytes:
-    """RLP of a string shorter than 56 bytes (Yellow Paper, appendix B)."""
-    return item if len(item) == 1 and item[0] < 0x80 else bytes([0x80 + len(item)]) + item
-
-
-def _rlp_list(content: bytes) -> bytes:
-    return bytes([0xC0 + len(content)]) + content
-
-
-def created_address(sender: str, nonce: int) -> str:
-    """Where a contract created by `sender` with `nonce` lies (Yellow Paper, section 7)."""
-    return checksum_address(
-        keccak(_rlp_list(_rlp(parse_address(sender)) + _rlp(nonce.to_bytes(8, "big").lstrip(b"\0"))))[12:]
-    )

@@ -68,22 +68,6 @@ def typed_error(error: dict[str, Any]) -> DomainError:
     return Unavailable("chain.rpc", f"the node answered error {error.get('code')}: {message}")
 
 
-class CircuitBreaker:
-    """After some failures in a row nothing is tried for a while, then one call is let through."""
-
-    def __init__(self) -> None:
-        self.failures = 0
-        self.open_until = 0.0
-
-    def check(self) -> None:
-        if self.failures >= FAILURES_TO_OPEN and time.monotonic() < self.open_until:
-            raise Unavailable("chain.unavailable", "the node failed repeatedly and is not asked for now")
-
-    def record(self, *, failed: bool) -> None:
-        self.failures = self.failures + 1 if failed else 0
-        self.open_until = time.monotonic() + OPEN_SECONDS if failed else 0.0
-
-
 class Client:
     """One node of one network. Raises Unavailable for transport faults, Conflict for refusals."""
 
@@ -95,18 +79,22 @@ class Client:
             request_kwargs={"timeout": (CONNECT_TIMEOUT, READ_TIMEOUT)},
             exception_retry_configuration=None,
         )
-        self._breaker = CircuitBreaker()
+        self._failures = 0  # in a row
+        self._open_until = 0.0
         self._identified = False
 
     def _transport(self, send: Any, *args: Any) -> Any:
-        self._breaker.check()
+        """Through a circuit breaker: after some failures nothing is tried for a while, then one call."""
+        if self._failures >= FAILURES_TO_OPEN and time.monotonic() < self._open_until:
+            raise Unavailable("chain.unavailable", "the node failed repeatedly and is not asked for now")
         try:
             answer = send(*args)
         except (requests.RequestException, ValueError) as error:
-            self._breaker.record(failed=True)
+            self._failures += 1
+            self._open_until = time.monotonic() + OPEN_SECONDS
             self._identified = False  # whoever answers next may be another node
             raise Unavailable("chain.unavailable", "the node does not answer") from error
-        self._breaker.record(failed=False)
+        self._failures = 0
         return answer
 
     def _identify(self) -> None:
@@ -130,8 +118,7 @@ class Client:
         answers = self._transport(self._provider.make_batch_request, list(requests_))
         if not isinstance(answers, list) or len(answers) != len(requests_):
             raise Unavailable("chain.rpc", "the node answered a batch incompletely")
-        ordered = sorted(answers, key=lambda answer: answer["id"])
-        return [self._result(answer) for answer in ordered]
+        return [self._result(answer) for answer in sorted(answers, key=lambda answer: answer["id"])]
 
     @staticmethod
     def _result(answer: Any) -> Any:
@@ -144,9 +131,6 @@ class Client:
     # -- blocks and transactions ---------------------------------------------------------------
     def head(self) -> BlockNumber:
         return BlockNumber(int(self.call("eth_blockNumber"), 16))
-
-    def header(self, number: int) -> Header | None:
-        return self.headers([number])[0]
 
     def headers(self, numbers: Sequence[int]) -> list[Header | None]:
         """A block that the node does not know (yet) is None: unknown, not absent."""
@@ -180,11 +164,8 @@ class Client:
     def balance(self, address: str, block: int) -> int:
         return int(self.call("eth_getBalance", address, hex(block)), 16)
 
-    def read(self, to: str, data: str, block: int) -> str:
-        return str(self.call("eth_call", {"to": to, "data": data}, hex(block)))
-
     def read_many(self, calls: Sequence[tuple[str, str]], block: int) -> list[str]:
-        """`read` for several (address, data) in one batch."""
+        """What each call (address, data) returns, in one batch."""
         return self.batch([("eth_call", [{"to": to, "data": data}, hex(block)]) for to, data in calls])
 
     def estimate_gas(self, transaction: dict[str, Any]) -> int:

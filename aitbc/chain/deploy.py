@@ -1,18 +1,17 @@
 """Deploys the contracts once per network; safe to repeat and to interrupt."""
 
 import time
-from dataclasses import dataclass
 from typing import Final
 
+import rlp  # type: ignore[import-untyped]
 from django.conf import settings
 
 from aitbc.chain import keystore
 from aitbc.chain.abi import interface
-from aitbc.chain.addresses import created_address
 from aitbc.chain.client import Client, Receipt
-from aitbc.chain.contracts import Settlement
 from aitbc.chain.models import Deployment, SignedTransaction
-from aitbc.chain.signing import checksum_address, parse_address
+from aitbc.chain.reads import read_each
+from aitbc.chain.signing import checksum_address, keccak, parse_address
 from aitbc.chain.transactions import estimate, sign_and_store
 from aitbc.core.errors import Conflict, Unavailable
 
@@ -21,34 +20,25 @@ ETHER: Final = 10**18
 PAYING_ROLES: Final = ("deployer", "operator", "owner")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Of the settlement contract, in units of 10**-18 AIT."""
+def deploy(
+    client: Client, *, daily_cap: int, approval_threshold: int, token: str | None = None
+) -> dict[str, Deployment]:
+    """AIT (or the given `token`) and Settlement with its forwarder; returns the rows of this network.
 
-    daily_cap: int
-    approval_threshold: int
-
-
-def deploy(client: Client, *, limits: Limits, token: str | None = None) -> dict[str, Deployment]:
-    """AIT (or the given `token`) and Settlement with its forwarder; returns the rows of this network."""
-    signers = {
-        role: keystore.load_or_create(role) if settings.CHAIN_EMBEDDED else keystore.load(role)
-        for role in keystore.ROLES
-    }
+    The limits of Settlement are in units of 10**-18 AIT.
+    """
+    load = keystore.load_or_create if settings.CHAIN_EMBEDDED else keystore.load
+    signers = {role: load(role) for role in keystore.ROLES}
     if settings.CHAIN_EMBEDDED:
         _fund(client, [signers[role].address for role in PAYING_ROLES])
     deployer, owner = signers["deployer"], signers["owner"].address
     ait = _adopt(token, client) if token else _deploy(client, deployer, "AIT", owner)
     roles = [signers[role].address for role in ("operator", "approver", "guardian")]
-    caps = [str(limits.daily_cap), str(limits.approval_threshold)]
-    settlement = _deploy(client, deployer, "Settlement", ait.address, owner, *roles, *caps)
-    forwarder = Settlement(client, settlement.address).forwarder(block=client.head())
-    rows = [
-        ait,
-        settlement,
-        _record("DepositForwarder", forwarder, settlement.tx_hash, settlement.block_number),
-    ]
-    return {row.name: row for row in rows}
+    limits = [str(daily_cap), str(approval_threshold)]
+    settlement = _deploy(client, deployer, "Settlement", ait.address, owner, *roles, *limits)
+    [address] = read_each(client, "Settlement", "FORWARDER", [[]], block=client.head())
+    forwarder = _record("DepositForwarder", address, settlement.tx_hash, settlement.block_number)
+    return {row.name: row for row in (ait, settlement, forwarder)}
 
 
 def _fund(client: Client, addresses: list[str]) -> None:
@@ -93,6 +83,11 @@ def _deploy(client: Client, signer: keystore.Signer, name: str, *args: str) -> D
     return _record(name, row.address, row.tx_hash, receipt.block_number)
 
 
+def created_address(sender: str, nonce: int) -> str:
+    """Where a contract created by `sender` with `nonce` lies (Yellow Paper, section 7)."""
+    return checksum_address(keccak(rlp.encode([parse_address(sender), nonce]))[12:])
+
+
 def _create(client: Client, signer: keystore.Signer, name: str, *args: str) -> Deployment:
     data = interface(name).creation(*args)
     gas = estimate(client, sender=signer.address, to=None, data=data)
@@ -130,13 +125,3 @@ def resend_all(client: Client) -> int:
     for row in Deployment.objects.filter(network=settings.CHAIN_NETWORK, name__in=("AIT", "Settlement")):
         _record(row.name, row.address, row.tx_hash, _wait(client, row.tx_hash).block_number)
     return len(missing)
-
-
-def summary(rows: dict[str, Deployment]) -> dict[str, object]:
-    """What `deploy_contracts --json` prints."""
-    return {
-        "network": settings.CHAIN_NETWORK,
-        "contracts": {
-            n: {"address": r.address, "tx_hash": r.tx_hash, "block": r.block_number} for n, r in rows.items()
-        },
-    }

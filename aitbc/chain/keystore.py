@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,10 +49,6 @@ class Signer:
         raise TypeError("a key does not leave its process")
 
 
-def _directory() -> Path:
-    return Path(settings.KEYS_DIR)
-
-
 def _read_private(path: Path) -> str:
     try:
         mode = path.stat().st_mode
@@ -78,23 +75,17 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _password(*, create: bool) -> str:
-    path = Path(getattr(settings, "KEYS_PASSWORD_FILE", "") or _directory() / "password")
+    path = Path(settings.KEYS_DIR) / "password"
     if create and not path.exists():
-        try:
+        with suppress(FileExistsError):  # another process made it first: its password counts
             _write_private(path, secrets.token_urlsafe(32))
-        except FileExistsError:
-            pass  # another process made it first: its password counts
     return _read_private(path).strip()
 
 
 def _path(role: str) -> Path:
     if role not in ROLES:
         raise ValueError(f"{role} is not a role")
-    return _directory() / f"{role}.json"
-
-
-def exists(role: str) -> bool:
-    return _path(role).exists()
+    return Path(settings.KEYS_DIR) / f"{role}.json"
 
 
 def address(role: str) -> str:
@@ -132,9 +123,7 @@ def load(role: str) -> Signer:
 
 def load_or_create(role: str) -> Signer:
     """For development set-up: two processes that race end with the same key."""
-    if not exists(role):
-        try:
+    if not _path(role).exists():
+        with suppress(Conflict):  # the other process won; load its key
             return store(role, signing.new_private_key())
-        except Conflict:
-            pass  # the other process won; load its key
     return load(role)

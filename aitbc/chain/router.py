@@ -15,11 +15,9 @@ class ChainRouter:
     def allow_migrate(
         self, db: str, app_label: str, model_name: str | None = None, **hints: Any
     ) -> bool | None:
-        if app_label != "chain":
-            return False if db == "chain" else None
-        if model_name is None:
+        if app_label == "chain" and model_name is None:
             return None
-        local = getattr(apps.get_model(app_label, model_name), "database", None) == "chain"
-        if local:
-            return db == "chain"
-        return False if db == "chain" else None
+        local = app_label == "chain" and self.db_for_read(apps.get_model(app_label, str(model_name)))
+        if db == "chain":
+            return bool(local)
+        return False if local else None

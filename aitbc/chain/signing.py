@@ -20,8 +20,6 @@ from aitbc.core.errors import Invalid
 ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _SIGNATURE = re.compile(r"0x[0-9a-fA-F]{130}\Z")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}\Z")
-_UINT = re.compile(r"uint(\d+)\Z")
-Encoder = Callable[[Any], bytes]
 
 
 def keccak(data: bytes) -> bytes:
@@ -118,74 +116,35 @@ def _encode_address(value: Any) -> bytes:
     return bytes(12) + parse_address(value)
 
 
-def _encode_bool(value: Any) -> bytes:
-    if not isinstance(value, bool):
-        raise _refuse("bool")
+def _encode_uint256(value: Any) -> bytes:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 256:
+        raise _refuse("uint256")
     return value.to_bytes(32, "big")
 
 
-def _uint_encoder(bits: int) -> Encoder:
-    def encode(value: Any) -> bytes:
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << bits:
-            raise _refuse(f"uint{bits}")
-        return value.to_bytes(32, "big")
-
-    return encode
-
-
-_ENCODERS: Final[dict[str, Encoder]] = {
+_ENCODERS: Final[dict[str, Callable[[Any], bytes]]] = {
     "string": _encode_string,
     "bytes32": _encode_bytes32,
     "address": _encode_address,
-    "bool": _encode_bool,
+    "uint256": _encode_uint256,
 }
 
 
-def _encoder(kind: "str | Struct") -> Encoder:
-    if isinstance(kind, Struct):
-        return kind.hash
-    uint = _UINT.match(kind)
-    if uint and int(uint[1]) in range(8, 257, 8):
-        return _uint_encoder(int(uint[1]))
-    if kind not in _ENCODERS:
-        raise TypeError(f"EIP-712 type {kind} is not supported")
-    return _ENCODERS[kind]
-
-
 class Struct:
-    """An EIP-712 struct: its type hash is computed once, `hash` encodes values by their names.
+    """An EIP-712 struct of the types above: its type hash is computed once, a field's type is its encoder."""
 
-    Field types: string, bytes32, uint8 .. uint256, address, bool, or another Struct.
-    """
-
-    def __init__(self, name: str, fields: tuple[tuple[str, "str | Struct"], ...]) -> None:
+    def __init__(self, name: str, fields: tuple[tuple[str, str], ...]) -> None:
         self.name = name
         self.fields = fields
-        self.type_hash = keccak(self.encode_type().encode())
-        self._encoders = tuple((field, _encoder(kind)) for field, kind in fields)
-        self._names = frozenset(field for field, _ in fields)
-
-    def _members(self) -> dict[str, "Struct"]:
-        found: dict[str, Struct] = {}
-        for _, kind in self.fields:
-            if isinstance(kind, Struct):
-                found |= {kind.name: kind, **kind._members()}
-        return found
-
-    def _signature(self) -> str:
-        parts = (f"{kind.name if isinstance(kind, Struct) else kind} {name}" for name, kind in self.fields)
-        return f"{self.name}({','.join(parts)})"
-
-    def encode_type(self) -> str:
-        """`encodeType` of EIP-712: this struct, then those it refers to, sorted by name."""
-        members = self._members()
-        return self._signature() + "".join(members[name]._signature() for name in sorted(members))
+        self._type_hash = keccak(f"{name}({','.join(f'{kind} {field}' for field, kind in fields)})".encode())
+        self._encoders = {field: _ENCODERS[kind] for field, kind in fields}
 
     def hash(self, values: Mapping[str, Any]) -> bytes:
         """`hashStruct` of EIP-712; Invalid "signing.value" for a missing, extra or ill-typed field."""
-        if values.keys() != self._names:
-            raise Invalid("signing.value", f"{self.name} takes exactly the fields {sorted(self._names)}")
-        return keccak(self.type_hash + b"".join([encode(values[name]) for name, encode in self._encoders]))
+        if values.keys() != self._encoders.keys():
+            raise Invalid("signing.value", f"{self.name} takes exactly the fields {sorted(self._encoders)}")
+        encoded = [encode(values[name]) for name, encode in self._encoders.items()]
+        return keccak(self._type_hash + b"".join(encoded))
 
 
 @dataclass(frozen=True)

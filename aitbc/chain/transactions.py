@@ -23,15 +23,14 @@ def estimate(client: Client, *, sender: str, to: str | None, data: str) -> int:
 
 def next_nonce(client: Client, sender: str) -> int:
     """One above all that the node, the stored bytes and the intents of record know."""
-    stored = SignedTransaction.objects.filter(sender=sender).aggregate(last=Max("nonce"))["last"]
-    recorded = Intent.objects.filter(sender=sender).aggregate(last=Max("nonce"))["last"]
-    known = [last for last in (stored, recorded) if last is not None]
-    return max([client.nonce(sender, "pending"), *(int(last) + 1 for last in known)])
+    rows = SignedTransaction.objects.filter(sender=sender), Intent.objects.filter(sender=sender)
+    used = [each.aggregate(last=Max("nonce"))["last"] for each in rows]
+    return max([client.nonce(sender, "pending"), *(int(last) + 1 for last in used if last is not None)])
 
 
 def fees(client: Client, *, previous: int | None) -> int:
     """Highest fee to offer, wei per gas: twice the base fee, and enough to replace `previous`."""
-    header = client.header(client.head())
+    [header] = client.headers([client.head()])
     base = header.base_fee if header else 0
     return max(2 * base + PRIORITY_FEE, int((previous or 0) * BUMP) + 1)
 

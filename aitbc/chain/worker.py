@@ -7,7 +7,7 @@ intent is ever mined, also when chain.db is lost (protocols 2 and 3).
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -20,9 +20,9 @@ from django.utils import timezone
 from aitbc.chain import indexer, keystore
 from aitbc.chain.abi import interface
 from aitbc.chain.client import Client, Receipt
-from aitbc.chain.contracts import Settlement
 from aitbc.chain.intents import address_of
 from aitbc.chain.models import Block, Intent, Log, NetworkStatus, SignedTransaction
+from aitbc.chain.reads import read_each
 from aitbc.chain.transactions import estimate, sign_and_store
 from aitbc.core import ports
 from aitbc.core.errors import Conflict, Unavailable
@@ -35,11 +35,8 @@ IMPORT_LIMIT: Final = 200
 NOBODY: Final = "0x" + "00" * 20
 # What a retry can never cure; everything else that reverts in a simulation waits and is tried again.
 PERMANENT: Final = frozenset({"IdUsed", "ZeroValue", "NotApproved"})
-EFFECTS: Final[dict[str, Callable[[Settlement, list[str], int], bool]]] = {
-    "withdraw": lambda contract, args, block: contract.used(args[0], block=block),
-    "anchor": lambda contract, args, block: contract.anchored(args[0], block=block) == args[1],
-    "openPayout": lambda contract, args, block: contract.payout(args[0], block=block).root == args[1],
-}
+# Calls of Settlement, and what it answers of their id: whether it is used, or the root held for it.
+EFFECTS: Final = {"withdraw": "used", "anchor": "anchored", "openPayout": "payouts"}
 
 
 class Superseded(Exception):
@@ -289,10 +286,11 @@ class Worker:
 
     def _effect(self, intent: Intent, block: int) -> bool:
         """Whether the contract already holds what `intent` asks for."""
-        check = EFFECTS.get(intent.function) if intent.contract == Settlement.name else None
-        if check is None:
+        if intent.contract != "Settlement" or intent.function not in EFFECTS:
             return False
-        return check(Settlement(self.client, address_of(Settlement.name)), intent.args, block)
+        calls = [intent.args[:1]]
+        [held] = read_each(self.client, "Settlement", EFFECTS[intent.function], calls, block=block)
+        return bool(held == (True if intent.function == "withdraw" else intent.args[1]))
 
     def _finish(self, intent: Intent, state: Intent.State, **fields: object) -> None:
         """Resolve once, with the subscribers' effects in the same transaction.

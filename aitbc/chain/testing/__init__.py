@@ -15,6 +15,15 @@ from aitbc.stack.anvil import Anvil
 TEST_CHAIN_ID = 31337
 AIT = 10**18
 T = TypeVar("T")
+# What the approver signs, under `settlement_domain`.
+WITHDRAWAL = signing.Struct("Withdrawal", (("intentId", "bytes32"), ("to", "address"), ("amount", "uint256")))
+PAYOUT = signing.Struct(
+    "Payout", (("batchId", "bytes32"), ("root", "bytes32"), ("total", "uint256"), ("count", "uint256"))
+)
+
+
+def settlement_domain(chain_id: int, address: str) -> signing.Domain:
+    return signing.Domain("AITBC Settlement", "1", chain_id, address)
 
 
 @contextmanager
@@ -83,7 +92,8 @@ class Deployed:
         return actor.send(self.address, self.interface.call_data(function, args), gas=gas)
 
     def read(self, function: str, *args: Any) -> Any:
-        data = self.client.read(self.address, self.interface.call_data(function, args), self.client.head())
+        call = self.address, self.interface.call_data(function, args)
+        [data] = self.client.read_many([call], self.client.head())
         values = self.interface.result(function, data)
         return values[0] if len(values) == 1 else values
 

@@ -13,7 +13,7 @@ from django.db import transaction
 from aitbc.chain import keystore
 from aitbc.chain.addresses import bytes32
 from aitbc.chain.client import Client
-from aitbc.chain.deploy import Limits, deploy
+from aitbc.chain.deploy import deploy
 from aitbc.chain.intents import request_intent
 from aitbc.chain.models import Block, Intent, Log, NetworkStatus, SignedTransaction
 from aitbc.chain.testing import AIT, TEST_CHAIN_ID, Actor, Deployed, mine, running_anvil
@@ -105,7 +105,7 @@ def chain(node_url, settings, tmp_path) -> Iterator[Client]:
 
 
 def build_net(chain: Client) -> Net:
-    rows = deploy(chain, limits=Limits(daily_cap=10**6 * AIT, approval_threshold=100 * AIT))
+    rows = deploy(chain, daily_cap=10**6 * AIT, approval_threshold=100 * AIT)
     token = Deployed(chain, "AIT", rows["AIT"].address)
     settlement = Deployed(chain, "Settlement", rows["Settlement"].address)
     minter = Actor(chain)

@@ -145,9 +145,9 @@ def test_after_failures_in_a_row_the_node_is_left_alone_for_a_while(node, monkey
     assert len(node.requests) == asked
 
     node.reply = good
-    client._breaker.open_until = 0.0  # the pause is over
+    client._open_until = 0.0  # the pause is over
     assert client.head() == 31337
-    assert client._breaker.failures == 0
+    assert client._failures == 0
 
 
 def test_a_refused_connection_is_unavailable():

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from aitbc.chain.client import client
-from aitbc.chain.deploy import Limits, deploy, summary
+from aitbc.chain.deploy import deploy
 from aitbc.core import db, money
 from aitbc.core.errors import DomainError
 
@@ -24,15 +24,16 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
 
     def handle(self, **options: Any) -> None:
-        limits = Limits(
-            daily_cap=money.units(options["daily_cap"], 18),
-            approval_threshold=money.units(options["approval_threshold"], 18),
-        )
+        limits = {name: money.units(options[name], 18) for name in ("daily_cap", "approval_threshold")}
         try:
             with db.advisory_lock(f"chain.deploy:{settings.CHAIN_NETWORK}") as free:
                 if not free:
                     raise CommandError("another deployment is running")
-                result = summary(deploy(client(), limits=limits, token=options["token"]))
+                rows = deploy(client(), **limits, token=options["token"])
         except DomainError as error:
             raise CommandError(f"{error.code}: {error.message}") from error
+        shown = {
+            n: {"address": r.address, "tx_hash": r.tx_hash, "block": r.block_number} for n, r in rows.items()
+        }
+        result = {"network": settings.CHAIN_NETWORK, "contracts": shown}
         self.stdout.write(json.dumps(result, indent=None if options["as_json"] else 2))
