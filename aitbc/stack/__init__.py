@@ -8,14 +8,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from aitbc.stack import layout
-from aitbc.stack.anvil import CHAIN_IDS, Anvil
+from aitbc.stack.anvil import Anvil
 from aitbc.stack.errors import StackError
 from aitbc.stack.paths import Var, current, locked
 from aitbc.stack.postgres import APP, OWNER, Postgres
 from aitbc.stack.redis import Redis
+from aitbc.stack.server import Server
 
 __all__ = [
     "SERVICES",
@@ -32,22 +32,6 @@ __all__ = [
 
 SERVICES = ("postgres", "redis", "anvil")
 _LOCK_SECONDS = 180
-
-
-class Service(Protocol):
-    """What every embedded server can do."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def pid(self) -> int | None: ...
-    @property
-    def address(self) -> str: ...
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-    def start(self, *, owned: bool = False) -> None: ...
-    def stop(self) -> None: ...
-    def check(self) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,29 +57,24 @@ class ServiceStatus:
     notes: tuple[str, ...]
 
 
-def servers(var: Var, names: Sequence[str] = SERVICES) -> list[Service]:
+def servers(var: Var, names: Sequence[str] = SERVICES) -> list[Server]:
     """The named servers of this folder, in the order in which they are started."""
     unknown = set(names) - set(SERVICES)
     if unknown:
         raise StackError(f"unknown service {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}")
-    known: dict[str, Service] = {
-        "postgres": Postgres(var=var),
-        "redis": Redis(var=var),
-        "anvil": Anvil.of(var, chain_id=CHAIN_IDS["ait-devnet"]),
-    }
-    return [service for name, service in known.items() if name in names]
+    return [server for server in (Postgres(var), Redis(var), Anvil.of(var)) if server.name in names]
 
 
 def discover() -> Urls:
     """The addresses of the servers. Starts nothing; known before the first start, and kept by it unless a
     port turns out to be taken."""
     var = current()
-    postgres = Postgres(var=var)
+    postgres = Postgres(var)
     return Urls(
         database_url=postgres.url(APP),
         database_owner_url=postgres.url(OWNER),
-        redis_url=Redis(var=var).url,
-        chain_rpc_url=Anvil.of(var, chain_id=CHAIN_IDS["ait-devnet"]).url,
+        redis_url=Redis(var).url,
+        chain_rpc_url=Anvil.of(var).url,
     )
 
 
@@ -105,7 +84,7 @@ def up(services: Sequence[str] = SERVICES, *, owned: bool = False) -> list[Servi
     var = current()
     var.create()
     with locked(var.run / "stack.lock", seconds=_LOCK_SECONDS):
-        started: list[Service] = []
+        started: list[Server] = []
         try:
             for service in servers(var, services):
                 if service.pid is None:
@@ -138,7 +117,7 @@ def destroy() -> None:
     for folder in (var.root / "postgres", var.root / "redis", var.root / "anvil", var.run / "postgres"):
         shutil.rmtree(folder, ignore_errors=not folder.exists())
     made = [var.memory, var.root / "postgres.elsewhere"]
-    for file in (*made, *var.keys.glob("anvil.*"), *var.keys.glob("redis.*"), *var.keys.glob("*.key")):
+    for file in (*made, *var.keys.glob("redis.*"), *var.keys.glob("*.key")):
         file.unlink(missing_ok=True)
 
 
@@ -147,7 +126,7 @@ def status(services: Sequence[str] = SERVICES) -> list[ServiceStatus]:
     return [_status(service) for service in servers(current(), services)]
 
 
-def _status(service: Service) -> ServiceStatus:
+def _status(service: Server) -> ServiceStatus:
     pid, detail = service.pid, ""
     try:
         if pid is None:

@@ -1,4 +1,4 @@
-"""The process beside anvil that keeps its chain: `python -m aitbc.stack.keeper`.
+"""The process beside anvil that keeps its chain: `python -m aitbc.stack.keeper PORT FOLDER LOG COMMAND...`.
 
 anvil saves by rewriting its file in place, even when nothing changed, so that a kill at the wrong moment
 leaves half a file and no chain. This process asks for the state when the chain has moved and replaces the
@@ -7,13 +7,11 @@ file atomically; it also starts anvil again when that is killed.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import logging
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from aitbc.stack import process, rpc
@@ -29,11 +27,11 @@ log = logging.getLogger(__name__)
 
 
 class Keeper:
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.url = f"http://127.0.0.1:{options.port}"
-        self.state = options.folder / "state.json"
-        self.pid_file = options.folder / "anvil.pid"
+    def __init__(self, port: int, folder: str, log_file: str, *command: str) -> None:
+        self.folder, self.log, self.command = Path(folder), Path(log_file), command
+        self.url = f"http://127.0.0.1:{port}"
+        self.state = self.folder / "state.json"
+        self.pid_file = self.folder / "anvil.pid"
         self.saved_block = ""
         self.saved_at = self.started_at = time.monotonic()
         self.pause = INTERVAL
@@ -54,26 +52,12 @@ class Keeper:
         return 0
 
     def _start(self) -> None:
-        options = [
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self.options.port),
-            "--accounts",
-            "0",
-            "--no-cors",
-            "--quiet",
-        ]
-        options += ["--chain-id", str(self.options.chain_id)]
-        if self.options.block_time is not None:
-            options += ["--block-time", str(self.options.block_time)]
-        if self.state.exists():
-            options += ["--load-state", str(self.state)]
+        saved = ["--load-state", str(self.state)] if self.state.exists() else []
         process.start(
-            [self.options.binary, *options],
+            [*self.command, *saved],
             pid_file=self.pid_file,
-            log=self.options.log,
-            cwd=self.options.folder,
+            log=self.log,
+            cwd=self.folder,
             death_signal=signal.SIGTERM,
         )
         self.started_at = time.monotonic()
@@ -95,14 +79,6 @@ class Keeper:
         self.pause = max(INTERVAL, _SHARE * (self.saved_at - began))
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description="Keep an anvil chain and its state file.")
-    for name, kind in (("binary", Path), ("folder", Path), ("log", Path), ("port", int), ("chain-id", int)):
-        parser.add_argument(f"--{name}", type=kind, required=True)
-    parser.add_argument("--block-time", type=float)
-    logging.basicConfig(format="%(asctime)s keeper %(message)s", level=logging.INFO)
-    return Keeper(parser.parse_args(arguments)).run()
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    logging.basicConfig(format="%(asctime)s keeper %(message)s", level=logging.INFO)
+    sys.exit(Keeper(int(sys.argv[1]), *sys.argv[2:]).run())

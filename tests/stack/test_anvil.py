@@ -8,8 +8,6 @@ from aitbc.stack import process
 from aitbc.stack.anvil import Anvil
 from aitbc.stack.errors import StackError
 
-JUNK = "test test test test test test test test test test test junk"
-
 
 @pytest.fixture
 def anvil(tmp_path):
@@ -22,28 +20,11 @@ def height(chain: Anvil) -> int:
     return int(chain.call("eth_blockNumber"), 16)
 
 
-def test_a_chain_has_its_id_and_funded_accounts_but_no_keys_in_the_node(anvil):
+def test_a_chain_has_its_id_and_no_keys_in_the_node(anvil):
     anvil.start()
 
     assert int(anvil.call("eth_chainId"), 16) == 31338
     assert anvil.call("eth_accounts") == []
-    assert len(anvil.accounts) == 10
-    balances = {int(anvil.call("eth_getBalance", account, "latest"), 16) for account in anvil.accounts}
-    assert balances == {10_000 * 10**18}
-
-
-def test_the_mnemonic_is_random_private_and_belongs_to_the_accounts(anvil, tmp_path):
-    from eth_account import Account
-
-    anvil.start()
-    other = Anvil(31339, tmp_path / "other")
-    other.start()
-    other.stop()
-
-    Account.enable_unaudited_hdwallet_features()
-    assert Account.from_mnemonic(anvil.mnemonic).address.lower() == anvil.accounts[0]
-    assert len({anvil.mnemonic, other.mnemonic, JUNK}) == 3
-    assert anvil.mnemonic_file.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_block_is_mined_on_demand_only(anvil):
@@ -53,16 +34,6 @@ def test_a_block_is_mined_on_demand_only(anvil):
     anvil.call("evm_mine")
 
     assert height(anvil) == before + 1
-
-
-def test_a_block_time_mines_by_itself(tmp_path):
-    chain = Anvil(31338, tmp_path / "chain", block_time=0.2)
-    chain.start()
-    try:
-        before = height(chain)
-        assert process.wait_for(lambda: height(chain) >= before + 3, seconds=10)
-    finally:
-        chain.stop()
 
 
 def test_balance_set_without_a_block_and_blocks_survive_a_restart(anvil):

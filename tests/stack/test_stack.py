@@ -92,7 +92,7 @@ def test_data_is_kept_across_a_restart_and_ports_stay(var):
 
 
 def chain_of(var) -> stack.Anvil:
-    return stack.Anvil.of(var, chain_id=31337)
+    return stack.Anvil.of(var)
 
 
 def test_after_kill_9_of_everything_the_next_up_recovers(var):
