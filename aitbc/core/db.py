@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,8 +26,17 @@ class _Statements:
         self.pg = raw.pgconn
         self.transformer = Transformer(raw)
         self.names: dict[tuple[str, tuple[int, ...]], bytes] = {}
+        self.numbers = count()
 
     def run(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        try:
+            return self._run(sql, params)
+        except psycopg.errors.InvalidSqlStatementName:
+            # psycopg drops all prepared statements of the connection after a rollback, ours with its own.
+            self.names.clear()
+            return self._run(sql, params)
+
+    def _run(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         values = self.transformer.dump_sequence(params, [PyFormat.AUTO] * len(params))
         types = self.transformer.types or ()
         name = self.names.get((sql, types)) or self._prepare(sql, types)
@@ -39,7 +49,7 @@ class _Statements:
         return self.transformer.load_rows(0, result.ntuples, tuple)
 
     def _prepare(self, sql: str, types: tuple[int, ...]) -> bytes:
-        name = f"aitbc_{len(self.names)}".encode()
+        name = f"aitbc_{next(self.numbers)}".encode()
         self._checked(self.pg.prepare(name, _numbered(sql), types))
         self.names[sql, types] = name
         return name

@@ -4,7 +4,7 @@ import threading
 
 import psycopg
 import pytest
-from django.db import DatabaseError, IntegrityError, connections, transaction
+from django.db import DatabaseError, DataError, IntegrityError, connections, transaction
 
 from aitbc.core import clock, db
 from aitbc.core.errors import Unavailable
@@ -22,6 +22,35 @@ def test_rows_row_and_value():
     assert (db.row("SELECT 1 WHERE false"), db.row("SELECT %s::int, %s::text", (1, "a"))) == (None, (1, "a"))
     assert db.value("SELECT %s::int[]", ([1, 2],)) == [1, 2]
     assert db.rows("SET LOCAL search_path = public") == []
+
+
+def test_without_a_transaction_the_same_statements_run_prepared(in_threads):
+    def run(_):
+        assert db.rows("SELECT n, n * 2 FROM generate_series(1, 3) n") == [(1, 2), (2, 4), (3, 6)]
+        assert db.value("SELECT %s::int[]", ([1, 2],)) == [1, 2]
+        for value in (1, None, 2**40):
+            assert db.value("SELECT %s::bigint", (value,)) == value
+        assert db.rows("SELECT %s::text, '%%s'", ("a%s",)) == [("a%s", "%s")]
+        assert db.rows("SELECT 1 WHERE false") == []
+        assert db.rows("SET search_path = public") == []
+        with pytest.raises(DataError):
+            db.value("SELECT 1 / %s::int", (0,))
+        names = db.rows("SELECT name FROM pg_prepared_statements")
+        assert len([1 for (name,) in names if name.startswith("aitbc_")]) >= 6
+
+    in_threads(run, 1)
+
+
+def test_a_rollback_that_drops_the_prepared_statements_costs_nothing(in_threads):
+    def run(_):
+        assert db.value("SELECT %s::int", (1,)) == 1
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            db.rows("SELECT 2")  # prepared by psycopg, which drops all of them with the rollback
+            raise ZeroDivisionError
+        assert db.rows("SELECT name FROM pg_prepared_statements WHERE name LIKE 'aitbc_0'") == []
+        assert db.value("SELECT %s::int", (3,)) == 3
+
+    in_threads(run, 1)
 
 
 def test_parameters_are_values_and_never_text_of_the_statement():
