@@ -1,7 +1,6 @@
 """The platform as a client sees it: `/v1` over HTTP, with an API key."""
 
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -19,9 +18,6 @@ class Api:
     def __init__(self, url: str, key: str) -> None:
         headers = {"Authorization": f"Bearer {key}", "User-Agent": "aitbc-demo"}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False)
-
-    def close(self) -> None:
-        self._http.close()
 
     def send(self, method: str, path: str, *expected: int, **options: Any) -> httpx.Response:
         try:
@@ -41,46 +37,31 @@ class Api:
 
     def pages(self, path: str, **params: Any) -> Iterator[JSON]:
         """The items of a list, page by page."""
-        cursor: str | None = None
-        while True:
-            page = self.get(path, **params, **({"cursor": cursor} if cursor else {}))
+        cursor: JSON | None = {}
+        while cursor is not None:
+            page = self.get(path, limit=200, **params, **cursor)
             yield from page["items"]
-            cursor = page["next"]
-            if cursor is None:
-                return
+            cursor = {"cursor": page["next"]} if page["next"] else None
 
-    # -- jobs ------------------------------------------------------------------------------------
-    def upload(self, sha256: str, content: bytes) -> None:
-        self.send("PUT", f"/v1/artifacts/{sha256}", 201, content=content)
-
-    def submit(self, body: JSON) -> JSON:
-        headers = {"Idempotency-Key": str(uuid.uuid4())}
-        answer: JSON = self.send("POST", "/v1/jobs", 201, json=body, headers=headers).json()
-        return answer
-
-    def submit_all(self, bodies: Sequence[JSON]) -> list[JSON]:
-        """Batches of up to 100, each body with its own `id`."""
-        return [job for chunk in chunks(bodies) for job in self._submit_batch(chunk)]
-
-    def _submit_batch(self, bodies: Sequence[JSON]) -> list[JSON]:
-        items = self.send("POST", "/v1/jobs/batch", 207, json={"jobs": list(bodies)}).json()["items"]
-        refused = [item["problem"] for item in items if item["status"] != 201]
-        require(not refused, f"{len(refused)} jobs of a batch were refused, the first: {refused[:1]}")
-        return [item["job"] for item in items]
+    def submit(self, bodies: Sequence[JSON]) -> None:
+        """In batches of up to 100; each body has its own `id`."""
+        for chunk in chunks(bodies):
+            items = self.send("POST", "/v1/jobs/batch", 207, json={"jobs": chunk}).json()["items"]
+            refused = [item["problem"] for item in items if item["status"] != 201]
+            require(not refused, f"{len(refused)} jobs of a batch were refused, the first: {refused[:1]}")
 
     def job(self, job: str) -> JSON:
         return self.get(f"/v1/jobs/{job}")
 
-    def jobs(self, *, since: str) -> list[JSON]:
-        """All own jobs created after an RFC 3339 moment."""
-        return list(self.pages("/v1/jobs", created_after=since, limit=200))
+    def jobs(self, *, since: str) -> dict[str, JSON]:
+        """All own jobs created after an RFC 3339 moment, by id."""
+        return {job["id"]: job for job in self.pages("/v1/jobs", created_after=since)}
 
-    def results(self, jobs: Iterable[str]) -> dict[str, JSON]:
+    def results(self, jobs: Sequence[str]) -> dict[str, JSON]:
         """`{"result", "receipt"}` of every job that is completed. One that ended otherwise is `Failed`."""
-        wanted = list(jobs)
         found: dict[str, JSON] = {}
-        for chunk in chunks(wanted):
-            items = self.send("GET", "/v1/jobs/results", 207, params={"id": list(chunk)}).json()["items"]
+        for chunk in chunks(jobs):
+            items = self.send("GET", "/v1/jobs/results", 207, params={"id": chunk}).json()["items"]
             for job, item in zip(chunk, items, strict=True):
                 if item["status"] == 200:
                     found[job] = item
@@ -93,9 +74,12 @@ class Api:
         return self.send("GET", f"/v1/jobs/{job}/receipt").content
 
     def verify(self, receipt: JSON) -> JSON:
-        answer: JSON = self.send("POST", "/v1/receipts/verify", json=receipt).json()
-        return answer
+        """The platform's checks of a receipt, which must be valid."""
+        verdict: JSON = self.send("POST", "/v1/receipts/verify", json=receipt).json()
+        require(verdict["valid"], f"the receipt of {receipt['statement']['job']}: {verdict}")
+        checks: JSON = verdict["checks"]
+        return checks
 
 
-def chunks(items: Sequence[Any], size: int = BATCH) -> Iterator[Sequence[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
+def chunks(items: Sequence[Any], size: int = BATCH) -> Iterator[list[Any]]:
+    return (list(items[start : start + size]) for start in range(0, len(items), size))

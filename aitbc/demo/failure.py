@@ -8,12 +8,10 @@ Found = TypeVar("Found")
 
 
 class Failed(Exception):
-    """What did not hold, and which log tells more."""
+    """What did not hold, and which log (a path below `var/`) tells more."""
 
     def __init__(self, reason: str, *, log: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.log = log
+        super().__init__(reason + (f"; read {log}" if log else ""))
 
 
 def require(condition: object, reason: str, *, log: str = "") -> None:
@@ -27,7 +25,6 @@ def wait_for(
     """What `look` finds, asked again until it finds something; Failed after `seconds` without."""
     deadline = time.monotonic() + seconds
     while (found := look()) is None:
-        if time.monotonic() > deadline:
-            raise Failed(f"{what}: not within {seconds:.0f} s", log=log)
+        require(time.monotonic() <= deadline, f"{what}: not within {seconds:.0f} s", log=log)
         time.sleep(pause)
     return found

@@ -3,15 +3,13 @@
 import json
 import random
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import rfc8785
-
-from aitbc.demo import commands
 from aitbc.demo.client import chunks
 from aitbc.demo.failure import require
+from aitbc.stack import process
 
 MOST_FILES = 2000  # of one command
 
@@ -26,24 +24,19 @@ def write_all(folder: Path, receipts: Mapping[str, bytes]) -> list[Path]:
     return files
 
 
-def canonical(receipt: Any) -> bytes:
-    """RFC 8785."""
-    return rfc8785.dumps(receipt)
-
-
 def verdicts(files: Sequence[Path]) -> list[dict[str, Any]]:
     """The command's answer for every file, in order."""
     found: list[dict[str, Any]] = []
     for chunk in chunks(files, MOST_FILES):
-        done = commands.run("verify_receipt", *chunk)
+        done = process.manage("verify_receipt", *chunk, check=False)
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         require(
             len(lines) == len(chunk),
             f"verify_receipt judged {len(lines)} of {len(chunk)} files: {done.stderr}",
         )
-        all_valid = all(line["valid"] for line in lines)
         require(
-            (done.returncode == 0) == all_valid, f"verify_receipt's exit code {done.returncode} does not fit"
+            (done.returncode == 0) == all(line["valid"] for line in lines),
+            f"verify_receipt's exit code {done.returncode} does not fit",
         )
         found += lines
     return found
@@ -55,24 +48,19 @@ def require_all_valid(files: Sequence[Path]) -> None:
         require(verdict["checks"]["merkle"] is True, f"{file.name} is not anchored")
 
 
-def require_all_refused(contents: Iterable[bytes], folder: Path) -> int:
-    """Every one of the changed receipts must be refused; how many were tried."""
-    folder.mkdir(parents=True, exist_ok=True)
+def require_all_refused(contents: Sequence[bytes], folder: Path) -> None:
+    """Every one of the changed receipts must be refused."""
+    files = write_all(folder, {str(number): content for number, content in enumerate(contents)})
     try:
-        files = []
-        for number, content in enumerate(contents):
-            files.append(folder / f"{number}.json")
-            files[-1].write_bytes(content)
         accepted = [file for file, verdict in zip(files, verdicts(files), strict=True) if verdict["valid"]]
         require(not accepted, f"{len(accepted)} of {len(files)} changed receipts were accepted")
-        return len(files)
     finally:
         shutil.rmtree(folder)
 
 
-def every_byte_changed(content: bytes) -> Iterable[bytes]:
+def every_byte_changed(content: bytes) -> list[bytes]:
     """As many copies as the receipt has bytes, each with another byte changed to a random other value."""
-    return (change_byte(content, place) for place in range(len(content)))
+    return [change_byte(content, place) for place in range(len(content))]
 
 
 def change_byte(content: bytes, place: int) -> bytes:

@@ -16,8 +16,6 @@ from apps.gpu.runtimes import matrices
 from apps.gpu.runtimes.bench_matmul import seed_bytes
 
 JSON = dict[str, Any]
-MATMUL_N: Final = 256
-TINY: Final = {"n": 8, "seed": 1, "dtype": "float32"}
 # Lines that the recognition model reads without a mistake in the pictures made here.
 SENTENCES: Final = (
     ("Invoice 2718", "Amount due 42"),
@@ -60,17 +58,15 @@ class Order:
 
 def mixed(count: int, *, region: str) -> list[Order]:
     """`count` jobs of each of the three kinds, in turn."""
-    numbered = range(count)
-    return [
-        order
-        for i in numbered
-        for order in (matmul(region=region), onnx(region=region), ocr(i, region=region))
-    ]
+    trios = ((matmul(region=region), onnx(region=region), ocr(i, region=region)) for i in range(count))
+    return [order for trio in trios for order in trio]
 
 
-def matmul(*, region: str, n: int = MATMUL_N, repeats: int = 1) -> Order:
+def matmul(*, region: str, n: int = 256, repeats: int = 1, max_price: str = "0.5") -> Order:
     given = {"n": n, "seed": random.getrandbits(48), "dtype": "float32", "repeats": repeats}
-    return Order("bench.matmul", given, lambda output: check_matmul(given, output), region)
+    return Order(
+        "bench.matmul", given, lambda output: check_matmul(given, output), region, max_price=max_price
+    )
 
 
 def check_matmul(given: JSON, output: JSON) -> str | None:
@@ -79,18 +75,18 @@ def check_matmul(given: JSON, output: JSON) -> str | None:
     a, b = matrices.left(seed, 0, range(n), n), matrices.right(seed, n)
     product = (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int32)
     root = "0x" + merkle.root(matrices.leaves(0, product)).hex()
-    return (
-        None if output["root"] == root else f"the product's rows have the root {root}, not {output['root']}"
-    )
+    if output["root"] == root:
+        return None
+    return f"the product's rows have the root {root}, not {output['root']}"
 
 
-def onnx(*, region: str, batch: int = 4) -> Order:
+def onnx(*, region: str) -> Order:
     """The shipped perceptron on random inputs."""
     model = demo.MODEL_PATH.read_bytes()
-    x = np.random.default_rng().uniform(-1, 1, (batch, demo.INPUTS)).astype(np.float32)
+    x = np.random.default_rng().uniform(-1, 1, (4, demo.INPUTS)).astype(np.float32)
     tensor = {"dtype": "float32", "shape": list(x.shape), "data": [float(value) for value in x.ravel()]}
     given = {"model": hashlib.sha256(model).hexdigest(), "inputs": {"x": tensor}}
-    return Order("onnx.infer", given, lambda output: check_onnx(x, output), region, artifacts=(model,))
+    return Order("onnx.infer", given, lambda output: check_onnx(x, output), region, (model,))
 
 
 def check_onnx(x: "np.ndarray", output: JSON) -> str | None:
@@ -109,9 +105,7 @@ def ocr(number: int, *, region: str) -> Order:
     picture = demo.picture(*lines)
     artifacts = (picture,) if number % 2 else ()
     image = hashlib.sha256(picture).hexdigest() if artifacts else base64.b64encode(picture).decode()
-    return Order(
-        "vision.ocr", {"image": image}, lambda output: check_ocr(lines, output), region, artifacts=artifacts
-    )
+    return Order("vision.ocr", {"image": image}, lambda output: check_ocr(lines, output), region, artifacts)
 
 
 def check_ocr(lines: tuple[str, ...], output: JSON) -> str | None:

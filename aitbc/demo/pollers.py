@@ -4,12 +4,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
 from aitbc.chain.signing import Domain
-from aitbc.core.errors import DomainError
-from aitbc.demo.failure import Failed, require
+from aitbc.demo.failure import require
 from aitbc.demo.miners import PRICE, Daemon
 from apps.gpu import runtimes, statements
 from apps.gpu.agent.detect import processor
@@ -25,51 +25,31 @@ KIND = "bench.matmul"
 
 @dataclass
 class Contest:
-    """What all pollers together saw."""
+    """What all pollers together saw: each lease and each accepted result, in lists that threads append to."""
 
     jobs: set[str]
-    leases: Counter[str] = field(default_factory=Counter)
-    done: set[str] = field(default_factory=set)
-    empty: int = 0
-    problems: list[str] = field(default_factory=list)
+    leased: list[str] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
-    lock: threading.Lock = field(default_factory=threading.Lock)
     seconds: float = 0.0
 
-    def note_leases(self, jobs: Sequence[JSON]) -> None:
-        with self.lock:
-            self.leases.update(job["id"] for job in jobs)
-            self.empty += not jobs
+    def leased_more_than_once(self) -> list[str]:
+        return [job for job, count in Counter(self.leased).items() if count > 1]
 
-    def note_done(self, job: str) -> None:
-        with self.lock:
-            self.done.add(job)
-            if self.done >= self.jobs:
-                self.over.set()
-
-    def fail(self, problem: str) -> None:
-        self.problems.append(problem)
-        self.over.set()
-
-    def verdict(self) -> str | None:
-        """What is wrong, None if every job was leased and done exactly once."""
-        twice = [job for job, count in self.leases.items() if count > 1]
-        if self.problems:
-            return self.problems[0]
-        if twice:
-            return f"{len(twice)} jobs were leased more than once, for example {twice[0]}"
-        if strangers := set(self.leases) - self.jobs:
-            return f"{len(strangers)} leased jobs were not submitted here"
-        if missing := self.jobs - self.done:
-            return f"{len(missing)} of {len(self.jobs)} jobs were not done"
-        return None
+    def require_each_once(self) -> None:
+        """Failed unless every job was leased and done exactly once."""
+        twice, strangers = self.leased_more_than_once(), set(self.leased) - self.jobs
+        missing = self.jobs - set(self.done)
+        require(not twice, f"{len(twice)} jobs were leased more than once, for example {twice[:1]}")
+        require(not strangers, f"{len(strangers)} leased jobs were not submitted here")
+        require(not missing, f"{len(missing)} of {len(self.jobs)} jobs were not done")
 
 
 class Seller:
     """A registered miner whose jobs several connections fetch and do; its leases live while it beats."""
 
     def __init__(self, daemon: Daemon, *, url: str, region: str, slots: int) -> None:
-        key, self._prefix = read_api_key(daemon.key_file)
+        key, self._prefix = read_api_key(daemon.write_key())
         self.name, self._region, self._slots = daemon.name, region, slots
         self._identity: Identity = load_identity(daemon.state_dir / "signing.key")
         self._device = processor([daemon.cpu])
@@ -113,76 +93,62 @@ class Seller:
     def poll(self, contest: Contest, context: Context) -> bool:
         """Lease one job and do it; False when there was none."""
         jobs = self.transport.poll(max_jobs=1, wait_seconds=0, kinds=[KIND])
-        contest.note_leases(jobs)
         for job in jobs:
+            contest.leased.append(job["id"])
             self._held.add(job["id"])
             self.transport.result(job["id"], self._work(job, context))
             self._held.discard(job["id"])
-            contest.note_done(job["id"])
+            contest.done.append(job["id"])
         return bool(jobs)
 
     def _work(self, job: JSON, context: Context) -> JSON:
         output, metrics = runtimes.find(job["kind"]).run(job["input"], context)
         salt = statements.hex32(job["salt"])
         statement = statement_of(job, output_commitment=statements.commitment(salt=salt, value=output))
+        signature = self._identity.sign(self._domain, statements.WORK_STATEMENT, statement.values())
         return {
             "lease_token": job["lease_token"],
             "output": output,
             "metrics": metrics,
-            "statement_signature": self._identity.sign(
-                self._domain, statements.WORK_STATEMENT, statement.values()
-            ),
+            "statement_signature": signature,
         }
 
 
 def contend(
     sellers: Sequence[Seller],
     *,
-    jobs: set[str],
+    jobs: Sequence[str],
     connections: int,
     context: Context,
     seconds: float,
     tell: Callable[[str], None],
 ) -> Contest:
-    """All `connections` poll at once until every job is done, or for at most `seconds`."""
-    contest, start = Contest(jobs), threading.Barrier(connections + 1)
-    threads = [
-        threading.Thread(
-            target=_poll_on, args=(sellers[i % len(sellers)], contest, context, start), daemon=True
-        )
-        for i in range(connections)
-    ]
-    for thread in threads:
-        thread.start()
-    start.wait()
-    begun = time.monotonic()
-    try:
-        _watch(contest, deadline=begun + seconds, tell=tell)
-    finally:
-        contest.over.set()
-        for thread in threads:
-            thread.join(timeout=60)
+    """All `connections` poll at once until every job is done; Failed after `seconds`."""
+    contest, start = Contest(set(jobs)), threading.Barrier(connections + 1)
+    with ThreadPoolExecutor(connections) as pool:
+        pollers = [
+            pool.submit(_poll_on, sellers[i % len(sellers)], contest, context, start)
+            for i in range(connections)
+        ]
+        start.wait()
+        begun = time.monotonic()
+        try:
+            while wait(pollers, timeout=2, return_when=FIRST_EXCEPTION).not_done:
+                tell(f"{len(contest.done)} of {len(jobs)} jobs done")
+                in_time = time.monotonic() < begun + seconds
+                require(in_time, "the jobs are not done in time", log="log/web.log")
+                if any(poller.done() and poller.exception() for poller in pollers):
+                    break
+        finally:
+            contest.over.set()
     contest.seconds = time.monotonic() - begun
-    require(not any(thread.is_alive() for thread in threads), "a poller got no answer for a minute")
+    for poller in pollers:
+        poller.result()
     return contest
-
-
-def _watch(contest: Contest, *, deadline: float, tell: Callable[[str], None]) -> None:
-    while not contest.over.wait(2):
-        tell(f"{len(contest.done)} of {len(contest.jobs)} jobs done")
-        if time.monotonic() > deadline:
-            raise Failed(
-                f"{len(contest.jobs) - len(contest.done)} jobs are not done in time", log="log/web.log"
-            )
 
 
 def _poll_on(seller: Seller, contest: Contest, context: Context, start: threading.Barrier) -> None:
     start.wait()
-    try:
-        while not contest.over.is_set():
-            if not seller.poll(contest, context):
-                contest.over.wait(0.02)
-    except DomainError as error:
-        contest.fail(f"a poller was refused: {error}")
-    except Exception as error:
-        contest.fail(f"a poller failed: {type(error).__name__}: {error}")
+    while len(contest.done) < len(contest.jobs) and not contest.over.is_set():
+        if not seller.poll(contest, context):
+            contest.over.wait(0.02)

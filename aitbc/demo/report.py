@@ -21,12 +21,17 @@ class Step:
     seconds: float = 0.0
     detail: str = "not reached"
 
+    @property
+    def verdict(self) -> str:
+        return "ok    " if self.ok else "FAILED"
+
 
 @dataclass
 class Report:
-    """The content of `var/demo/report.json`; figures stay at zero or None until they were measured."""
+    """The content of `var/demo/report.json`; figures stay at zero or None until they were measured. `steps`
+    are planned: one which is never reached is seen to be missing."""
 
-    steps: list[Step] = field(default_factory=list)
+    steps: list[Step]
     jobs: int = 0
     receipts_verified: int = 0
     requeued: int = 0
@@ -40,15 +45,9 @@ class Report:
     def ok(self) -> bool:
         return bool(self.steps) and all(step.ok for step in self.steps)
 
-    def as_json(self) -> dict[str, Any]:
-        return {"ok": self.ok, **asdict(self)}
-
     def write(self, path: Path) -> None:
-        write_atomically(path, json.dumps(self.as_json(), indent=2) + "\n", mode=0o644)
-
-    def plan(self, names: list[str]) -> None:
-        """All steps to come, so that one which is never reached is seen to be missing."""
-        self.steps = [Step(name) for name in names]
+        content = {"ok": self.ok, **asdict(self)}
+        write_atomically(path, json.dumps(content, indent=2) + "\n", mode=0o644)
 
     @contextmanager
     def step(self, name: str, *, tell: Callable[[str], None]) -> Iterator[Step]:
@@ -60,33 +59,19 @@ class Report:
             yield step
             step.ok = True
         except BaseException as error:
-            step.detail = _describe(error)
+            step.detail = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
             raise
         finally:
             step.seconds = round(time.monotonic() - begun, 1)
-            tell(f"{'ok    ' if step.ok else 'FAILED'} {name} ({step.seconds} s): {step.detail}")
-
-
-def _describe(error: BaseException) -> str:
-    if isinstance(error, Failed):
-        return error.reason + (f"; read {error.log}" if error.log else "")
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    return f"{type(error).__name__}: {error}"
+            tell(f"{step.verdict} {name} ({step.seconds} s): {step.detail}")
 
 
 def summary(report: Report) -> list[str]:
     """The end of the output; the last line is one JSON object."""
     width = max(len(step.name) for step in report.steps)
     lines = [
-        f"{'ok    ' if step.ok else 'FAILED'} {step.name:<{width}} {step.seconds:>7.1f} s  {step.detail}"
-        for step in report.steps
+        f"{step.verdict} {step.name:<{width}} {step.seconds:>7.1f} s  {step.detail}" for step in report.steps
     ]
-    figures = {
-        "ok": report.ok,
-        "jobs": report.jobs,
-        "receipts_verified": report.receipts_verified,
-        "requeued": report.requeued,
-        "seconds": round(sum(step.seconds for step in report.steps), 1),
-    }
+    figures = {name: getattr(report, name) for name in ("ok", "jobs", "receipts_verified", "requeued")}
+    figures["seconds"] = round(sum(step.seconds for step in report.steps), 1)
     return ["", *lines, "", json.dumps(figures)]

@@ -1,8 +1,7 @@
 """What the steps of one demonstration share."""
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any, Final
 
 import psutil
 
-from aitbc.demo.client import Api
-from aitbc.demo.failure import Failed
+from aitbc.demo.client import JSON, Api
+from aitbc.demo.failure import require, wait_for
 from aitbc.demo.miners import Daemon, family
 from aitbc.demo.onchain import Chain
 from aitbc.demo.orders import Order
@@ -20,10 +19,7 @@ from aitbc.demo.state import State
 from aitbc.stack import platform
 from aitbc.stack.paths import Var
 
-REGION: Final = "demo"  # of the miner daemons: only they may take jobs that ask for it
-CONTEST_REGION: Final = "demo-contest"
 PROVIDERS: Final = ("provider-1", "provider-2")
-POLLERS: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,17 +47,17 @@ class Stage:
     state: State
     report: Report
     tell: Callable[[str], None]
+    node: Chain = field(init=False)  # from the step "deposit" on
     url: str = ""
-    up_at: datetime | None = None  # when the platform came up last
+    up_at: datetime = field(init=False)  # when the platform came up last
     since: str = ""
     apis: dict[str, Api] = field(default_factory=dict)
     daemons: list[Daemon] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
     tiny: list[str] = field(default_factory=list)
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)  # of all jobs, anchored at the end
+    results: dict[str, JSON] = field(default_factory=dict)  # of all jobs, anchored at the end
     files: list[Path] = field(default_factory=list)
-    before_restart: dict[str, Any] = field(default_factory=dict)
-    chain: Chain | None = None
+    before_restart: JSON = field(default_factory=dict)
     seen: list[psutil.Process] = field(default_factory=list)  # that must be gone in the end
 
     @property
@@ -73,36 +69,44 @@ class Stage:
         return self.apis["client"]
 
     @property
-    def node(self) -> Chain:
-        assert self.chain is not None  # set by the step that looks up the contracts
-        return self.chain
-
-    @property
     def job_ids(self) -> list[str]:
         return [*(order.id for order in self.orders), *self.tiny]
 
-    def log(self, name: str) -> str:
-        return str(self.var.log / name)
-
-    def start_platform(self) -> None:
+    def start_platform(self) -> platform.Running:
         """Its own miner stays out: the demonstration's daemons are the miners."""
-        with environment("GPU_WORKER_CPUS", worker_processors()):
-            self.url = platform.up(without=["miner"], tell=self.tell, owned=True).url
-        self.up_at = datetime.now(UTC)
+        cpus = os.environ.get("GPU_WORKER_CPUS") or worker_processors()
+        environment = {"GPU_WORKER_CPUS": cpus}
+        running = platform.up(without=["miner"], tell=self.tell, owned=True, environment=environment)
+        self.url, self.up_at = running.url, datetime.now(UTC)
+        return running
 
     def remember_processes(self) -> None:
         running = platform.status()
         supervisor = running.processes["supervisor"] if running else None
-        self.seen += [p for p in family(supervisor) if p not in self.seen]
-        for daemon in self.daemons:
-            self.seen += [p for p in daemon.family() if p not in self.seen]
+        for pid in (supervisor, *(daemon.pid for daemon in self.daemons)):
+            self.seen += [process for process in family(pid) if process not in self.seen]
+
+    def collect(
+        self, jobs: Sequence[str], done: str, *, log: str, ready: Callable[[JSON], Any] = bool
+    ) -> None:
+        """Wait until every job has a result that is `ready`; `done` says in a word what they are then."""
+        missing = list(jobs)
+
+        def look() -> JSON | None:
+            found = {job: item for job, item in self.client.results(missing).items() if ready(item)}
+            self.results.update(found)
+            missing[:] = [job for job in missing if job not in found]
+            if found:
+                self.tell(f"{len(jobs) - len(missing)} of {len(jobs)} {done}")
+            return None if missing else found
+
+        wait_for(look, seconds=240, what=f"{len(jobs)} {done}", log=log, pause=1)
 
 
 def processors() -> list[int]:
     """The first two processors of this machine, one per daemon."""
     allowed = sorted(os.sched_getaffinity(0))
-    if len(allowed) < 2:
-        raise Failed("two miners need two processors: this process may use only one")
+    require(len(allowed) > 1, "two miners need two processors: this process may use only one")
     return allowed[:2]
 
 
@@ -111,16 +115,3 @@ def worker_processors() -> str:
     together, a device of its own if not processors of its own."""
     allowed = sorted(os.sched_getaffinity(0))
     return str(allowed[-1]) if len(allowed) > 2 else ",".join(map(str, allowed))
-
-
-@contextlib.contextmanager
-def environment(name: str, value: str) -> Iterator[None]:
-    """An environment variable for the processes started meanwhile, unless it is set already."""
-    given = os.environ.get(name)
-    os.environ[name] = given or value
-    try:
-        yield
-    finally:
-        del os.environ[name]
-        if given is not None:
-            os.environ[name] = given

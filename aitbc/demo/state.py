@@ -8,30 +8,17 @@ from aitbc.stack.paths import make_folder, write_atomically
 
 
 @dataclass
-class Person:
-    """A user of the platform with one API key."""
-
-    email: str
-    id: str
-    key: str
-
-
-@dataclass
 class State:
     """`parameters` holds the values that a run has changed and not put back yet."""
 
     path: Path
-    people: dict[str, Person] = field(default_factory=dict)
+    people: dict[str, dict[str, str]] = field(default_factory=dict)  # email, id and API key of each
     wallets: dict[str, str] = field(default_factory=dict)  # private keys of the providers' own addresses
     parameters: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> "State":
-        if not path.exists():
-            return cls(path)
-        stored = json.loads(path.read_text())
-        people = {name: Person(**person) for name, person in stored["people"].items()}
-        return cls(path, people, stored["wallets"], stored["parameters"])
+        return cls(path, **(json.loads(path.read_text()) if path.exists() else {}))
 
     def save(self) -> None:
         make_folder(self.path.parent, mode=0o700)

@@ -2,11 +2,11 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from aitbc import stack
+from aitbc.core.errors import DomainError
 from aitbc.demo import closing, opening, settling, working
 from aitbc.demo.failure import Failed
 from aitbc.demo.report import Report, Step
@@ -41,72 +41,52 @@ def perform(*, size: Size, keep: bool, tell: Tell) -> Report:
     var = current()
     var.create()
     make_folder(var.root / "demo", mode=0o700)
-    with locked(var.run / "demo.lock", seconds=1), _interruptible():
-        report = Report()
+    # SIGTERM ends the demonstration as Ctrl-C does, and so does Ctrl-C where a shell made it be ignored.
+    with locked(var.run / "demo.lock", seconds=1), _handled_by(_interrupt):
+        report = Report([Step(name) for name in (*STEPS, STOP)])
         stage = Stage(var, size, State.load(var.root / "demo" / "state.json"), report, tell)
-        report.plan([*STEPS, STOP])
-        ran_before = _stop_what_runs(tell)
+        put_back = _stop_what_runs(tell)
         try:
-            _run(stage)
+            _run(stage, STEPS)
         finally:
-            with _undisturbed():
-                _stop(stage)
+            with _handled_by(signal.SIG_IGN):  # another Ctrl-C must not leave things running
+                _run(stage, {STOP: closing.stop})
                 report.write(stage.folder / "report.json")
-                _put_back(ran_before | ({"platform"} if keep else set()), tell)
+                _go_on("platform" if keep else put_back, tell)
     return report
 
 
-def _run(stage: Stage) -> None:
-    with contextlib.suppress(Failed, StackError):  # the report has it; later steps stay "not reached"
-        for name, act in STEPS.items():
+def _run(stage: Stage, steps: Mapping[str, Callable[[Stage, Step], None]]) -> None:
+    # The report has what failed; later steps stay "not reached".
+    with contextlib.suppress(Failed, StackError, DomainError):
+        for name, act in steps.items():
             with stage.report.step(name, tell=stage.tell) as step:
                 act(stage, step)
 
 
-def _stop(stage: Stage) -> None:
-    with (
-        contextlib.suppress(Failed, StackError),
-        stage.report.step(STOP, tell=stage.tell) as step,
-    ):
-        closing.stop(stage, step)
-
-
-def _stop_what_runs(tell: Tell) -> set[str]:
-    """The demonstration stops and starts the stores, so it cannot share them with a running platform."""
+def _stop_what_runs(tell: Tell) -> str:
+    """The demonstration stops and starts the stores, so it cannot share them with a running platform. What
+    is to run again in the end."""
     if platform.status() is not None:
         tell("a platform is running: it is stopped for the demonstration, and started again in the end")
         platform.down()
-        return {"platform"}
+        return "platform"
     if any(service.running for service in stack.status()):
         tell("the stores are running: they stay up, but for the moment that needs them down")
-        return {"stores"}
-    return set()
+        return "stores"
+    return ""
 
 
-def _put_back(wanted: set[str], tell: Tell) -> None:
-    if "platform" in wanted:
+def _go_on(with_what: str, tell: Tell) -> None:
+    if with_what == "platform":
         running = platform.up(tell=tell)
         tell(f"the platform runs at {running.url}, admin {running.admin.url}; `make down` stops it")
-    elif "stores" in wanted:
+    elif with_what == "stores":
         stack.up()
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the demonstration as Ctrl-C does, and so does Ctrl-C where a shell made it be ignored."""
-    with _handled_by(_interrupt):
-        yield
-
-
 def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """While things are stopped, another Ctrl-C must not leave them running."""
-    with _handled_by(signal.SIG_IGN):
-        yield
+    raise KeyboardInterrupt("the demonstration was stopped")
 
 
 @contextlib.contextmanager
@@ -117,7 +97,3 @@ def _handled_by(handler: Any) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def report_path() -> Path:
-    return current().root / "demo" / "report.json"

@@ -1,28 +1,24 @@
 """The whole platform in the background: embedded servers, programs and their supervisor.
 
-`up` starts the supervisor (`python -m aitbc.stack.platform`) and waits for it; `down` ends all of it.
+`up` starts the supervisor (`python -m aitbc.stack.platform`, followed by the names
+of programs to leave out) and waits for it; `down` ends all of it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from aitbc import stack
-from aitbc.stack import process
+from aitbc.stack import process, rpc
 from aitbc.stack.anvil import Anvil
 from aitbc.stack.errors import StackError
 from aitbc.stack.paths import REPOSITORY, Var, current, locked, recall, remember, secret, write_atomically
@@ -53,21 +49,26 @@ class Running:
 
 
 def up(
-    *, without: Sequence[str] = (), tell: Callable[[str], None] = lambda line: None, owned: bool = False
+    *,
+    without: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda line: None,
+    owned: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> Running:
     """Start what is not running and return when the web answers and every program stays up. `without` leaves
-    programs out; `tell` gets each line of progress. Interrupted, it stops what it was starting. What is
-    `owned` goes down in an orderly way when the calling thread ends, however it ends."""
+    programs out; `tell` gets each line of progress; `environment` is added to ours. Interrupted, it stops
+    what it was starting. What is `owned` goes down in an orderly way when the calling thread ends, however
+    it ends."""
     var = current()
     var.create()
     with locked(var.run / "platform.lock", seconds=_START_SECONDS):
         try:
-            if process.running(_pid_file(var)) is None:
+            if process.running(var.pid_file("platform")) is None:
                 _sweep(var)
-                _launch(var, without=without, owned=owned)
+                _launch(var, without=without, owned=owned, environment=environment or {})
             _follow(var, tell=tell)
         except BaseException:
-            process.stop(_pid_file(var), with_signal=signal.SIGTERM, seconds=90, force=True)
+            process.stop(var.pid_file("platform"), with_signal=signal.SIGTERM, seconds=90, force=True)
             raise
     return _running(var)
 
@@ -77,7 +78,7 @@ def down() -> None:
     var = current()
     if not var.run.exists():
         return
-    process.stop(_pid_file(var), with_signal=signal.SIGTERM, seconds=90, force=True)
+    process.stop(var.pid_file("platform"), with_signal=signal.SIGTERM, seconds=90, force=True)
     _sweep(var)
     stack.down()
 
@@ -85,20 +86,12 @@ def down() -> None:
 def status() -> Running | None:
     """The running platform; None when it is not up."""
     var = current()
-    up = process.running(_pid_file(var)) is not None and _record(var).exists()
+    up = process.running(var.pid_file("platform")) is not None and _record(var).exists()
     return _running(var) if up else None
-
-
-def _pid_file(var: Var) -> Path:
-    return var.run / "platform.pid"
 
 
 def _record(var: Var) -> Path:
     return var.run / "platform.json"
-
-
-def _log(var: Var) -> Path:
-    return var.log / "platform.log"
 
 
 def _running(var: Var) -> Running:
@@ -106,31 +99,30 @@ def _running(var: Var) -> Running:
     return Running(url=stored["url"], admin=Admin(**stored["admin"]), processes=stored["processes"])
 
 
-def _launch(var: Var, *, without: Sequence[str], owned: bool) -> None:
-    leave_out = [part for name in without for part in ("--without", name)]
-    _log(var).unlink(missing_ok=True)
+def _launch(var: Var, *, without: Sequence[str], owned: bool, environment: Mapping[str, str]) -> None:
+    var.log_file("platform").unlink(missing_ok=True)
     process.start(
-        [sys.executable, "-m", "aitbc.stack.platform", *leave_out],
-        pid_file=_pid_file(var),
-        log=_log(var),
+        [sys.executable, "-m", "aitbc.stack.platform", *without],
+        pid_file=var.pid_file("platform"),
+        log=var.log_file("platform"),
         cwd=REPOSITORY,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
         death_signal=signal.SIGTERM if owned else None,
     )
 
 
 def _follow(var: Var, *, tell: Callable[[str], None]) -> None:
     """Pass on the supervisor's progress until it is ready; an error when it ends instead."""
-    told = 0
+    log_file, told = var.log_file("platform"), 0
     deadline = time.monotonic() + _START_SECONDS
     while not _record(var).exists():
-        alive = process.running(_pid_file(var)) is not None
-        lines = _log(var).read_text().splitlines() if _log(var).exists() else []
+        alive = process.running(var.pid_file("platform")) is not None
+        lines = log_file.read_text().splitlines()
         for line in lines[told:]:
             tell(line)
         told = len(lines)
         if not alive or time.monotonic() > deadline:
-            raise StackError(f"the platform did not start\n{process.tail(_log(var), lines=40)}")
+            raise StackError(f"the platform did not start\n{process.tail(log_file, lines=40)}")
         time.sleep(0.1)
 
 
@@ -138,8 +130,12 @@ def _sweep(var: Var) -> None:
     """End programs whose supervisor was killed and which have not followed it yet."""
     _record(var).unlink(missing_ok=True)
     for program in platform_programs(var, Ports(web=0, stream=0)):
-        pid_file = var.run / f"{program.name}.pid"
-        process.stop(pid_file, with_signal=program.stop_signal, seconds=program.stop_seconds, force=True)
+        process.stop(
+            var.pid_file(program.name),
+            with_signal=program.stop_signal,
+            seconds=program.stop_seconds,
+            force=True,
+        )
 
 
 # -- inside the supervisor's process -------------------------------------------------------------------
@@ -155,7 +151,7 @@ def supervise(*, without: Sequence[str]) -> int:
         _prepare(var, programs)
         supervisor.start()
         log.info("waiting for the programs")
-        _wait_until_ready(supervisor, url=f"http://127.0.0.1:{ports.web}")
+        _wait_until_ready(supervisor, url=f"http://127.0.0.1:{ports.web}/health/ready")
         log.info("ready")
         while not _record_and_wait(var, ports, supervisor):
             continue
@@ -171,11 +167,9 @@ def supervise(*, without: Sequence[str]) -> int:
 
 def _ports(var: Var) -> Ports:
     memory = var.run / "ports.json"
-    chosen = {}
-    for name in ("web", "stream"):
-        remembered = [int(port) for port in recall(memory, name).values()]
-        chosen[name] = process.free_port(*remembered)
-        remember(memory, name, {"port": chosen[name]})
+    chosen = {name: process.free_port(*recall(memory, name).values()) for name in ("web", "stream")}
+    for name, port in chosen.items():
+        remember(memory, name, {"port": port})
     return Ports(**chosen)
 
 
@@ -196,8 +190,8 @@ def _prepare(var: Var, programs: Sequence[Program]) -> None:
     stack.up(owned=True)
     log.info("bringing the databases up to date")
     _together(
-        lambda: _manage("migrate", "--no-input", "-v", "0"),
-        lambda: _manage("collectstatic", "--no-input", "-v", "0"),
+        lambda: process.manage("migrate", "--no-input", "-v", "0"),
+        lambda: process.manage("collectstatic", "--no-input", "-v", "0"),
     )
     log.info("deploying the contracts")
     with_miner = any(program.name == "miner" for program in programs)
@@ -212,46 +206,25 @@ def _together(*parts: Callable[[], object]) -> None:
 
 
 def _prepare_chain() -> None:
-    _manage("deploy_contracts")
+    process.manage("deploy_contracts")
     # A real deposit that the chain worker carries out: `fund --direct` books from it.
-    _manage("fund", "--treasury", "--amount", "1000000", "--once")
+    process.manage("fund", "--treasury", "--amount", "1000000", "--once")
 
 
 def _prepare_people(var: Var, *, with_miner: bool) -> None:
-    _create_user(ADMIN_EMAIL, "operator", password=secret(var.keys / "admin.password"))
-    if with_miner:
-        _make_key(MINER_EMAIL, "miner", path=var.keys / "miner.key")
+    """The admin, and the miner with an API key that is made once: a miner is known by its key."""
+    _create_user(ADMIN_EMAIL, "operator", password_file=var.keys / "admin.password")
+    key_file = var.keys / "miner.key"
+    if with_miner and not key_file.exists():
+        _create_user(MINER_EMAIL, "miner", password_file=var.keys / "miner.password")
+        options = ("--user", MINER_EMAIL, "--scopes", "miner", "--name", "platform up", "--json")
+        made = json.loads(process.manage("create_api_key", *options).stdout)
+        write_atomically(key_file, made["key"] + "\n", mode=0o600)
 
 
-def _create_user(email: str, role: str, *, password: str) -> None:
-    _manage(
-        "create_user", "--email", email, "--role", role, "--if-missing", "--password-stdin", given=password
-    )
-
-
-def _make_key(email: str, role: str, *, path: Path) -> None:
-    """An API key in a file of its own, made once: a miner is known by its key."""
-    if not path.exists():
-        _create_user(email, role, password=secret(path.with_suffix(".password")))
-        answer = _manage(
-            "create_api_key", "--user", email, "--scopes", role, "--name", "platform up", "--json"
-        )
-        write_atomically(path, json.loads(answer)["key"] + "\n", mode=0o600)
-
-
-def _manage(*arguments: str, given: str = "") -> str:
-    """Run a management command; its standard output, or an error with what it said."""
-    done = subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=REPOSITORY,
-        input=given + "\n",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise StackError(f"manage.py {arguments[0]} failed\n{done.stdout}{done.stderr}")
-    return done.stdout
+def _create_user(email: str, role: str, *, password_file: Path) -> None:
+    options = ("--email", email, "--role", role, "--if-missing", "--password-stdin")
+    process.manage("create_user", *options, given=secret(password_file) + "\n")
 
 
 def _wait_until_ready(supervisor: Supervisor, *, url: str) -> None:
@@ -264,22 +237,17 @@ def _wait_until_ready(supervisor: Supervisor, *, url: str) -> None:
             raise StackError(
                 "\n".join(f"{w.program.name} does not start\n{process.tail(w.log)}" for w in failing)
             )
-        if _settled(supervisor) and _answers(f"{url}/health/ready"):
+        settled = time.monotonic() - _SETTLED
+        if all(w.pid and w.started_at < settled for w in supervisor.watched) and _answers(url):
             return
-    raise StackError(f"{url}/health/ready did not answer 200 within {_START_SECONDS:.0f} s")
-
-
-def _settled(supervisor: Supervisor) -> bool:
-    now = time.monotonic()
-    return all(w.pid is not None and now - w.started_at > _SETTLED for w in supervisor.watched)
+    raise StackError(f"{url} did not answer 200 within {_START_SECONDS:.0f} s")
 
 
 def _answers(url: str) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=5) as response:
+        with rpc.opener.open(url, timeout=5) as response:
             return bool(response.status == 200)
-    except (OSError, urllib.error.URLError):
+    except OSError:
         return False
 
 
@@ -288,21 +256,13 @@ def _record_and_wait(var: Var, ports: Ports, supervisor: Supervisor) -> bool:
     url = f"http://127.0.0.1:{ports.web}"
     servers = {service.name: service.pid for service in stack.servers(var) if service.pid is not None}
     admin = Admin(url=f"{url}/admin/", email=ADMIN_EMAIL, password=secret(var.keys / "admin.password"))
-    now = asdict(
-        Running(url=url, admin=admin, processes={**supervisor.pids, **servers, "supervisor": os.getpid()})
-    )
-    _write_if_changed(_record(var), now)
+    processes = {**supervisor.pids, **servers, "supervisor": os.getpid()}
+    content = json.dumps(asdict(Running(url=url, admin=admin, processes=processes)), indent=2) + "\n"
+    if not _record(var).exists() or _record(var).read_text() != content:
+        write_atomically(_record(var), content, mode=0o600)
     return supervisor.wait(1.0)
 
 
-def _write_if_changed(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=2) + "\n"
-    if not path.exists() or path.read_text() != text:
-        write_atomically(path, text, mode=0o600)
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Supervise the platform's processes.")
-    parser.add_argument("--without", action="append", default=[])
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
-    sys.exit(supervise(without=parser.parse_args().without))
+    sys.exit(supervise(without=sys.argv[1:]))

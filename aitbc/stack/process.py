@@ -11,12 +11,14 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aitbc.stack.errors import StackError
+from aitbc.stack.paths import REPOSITORY
 
 # Below the kernel's range for outgoing connections, so that a port stays free while its server is down.
 PORTS = range(20_000, 30_000)
@@ -125,6 +127,21 @@ def _before_exec(record: int, death_signal: signal.Signals | None, parent: int) 
                 os._exit(126)
 
     return prepare
+
+
+def manage(*arguments: str | Path, given: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+    """An ended management command, `given` its standard input; an error with what it said when it failed."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=REPOSITORY,
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if check and done.returncode:
+        raise StackError(f"manage.py {arguments[0]} failed\n{done.stdout}{done.stderr}")
+    return done
 
 
 def stop(pid_file: Path, *, with_signal: signal.Signals, seconds: float, force: bool) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import urllib.error
 import urllib.request
 from typing import Any
 
 from aitbc.stack.errors import StackError
 
 # A proxy of the environment is never asked for a loopback address.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def call(url: str, method: str, *params: object, timeout: float = 10) -> Any:
@@ -19,9 +18,9 @@ def call(url: str, method: str, *params: object, timeout: float = 10) -> Any:
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
     try:
-        with _opener.open(request, timeout=timeout) as response:
+        with opener.open(request, timeout=timeout) as response:
             answer = json.load(response)
-    except (OSError, ValueError, http.client.HTTPException, urllib.error.URLError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise StackError(f"{method} at {url}: {error}") from error
     if "error" in answer:
         raise StackError(f"{method} at {url}: {answer['error']}")

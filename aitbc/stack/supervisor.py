@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -38,7 +38,7 @@ class Watched:
     started_at: float = 0.0
     due_at: float = 0.0
     pause: float = _FIRST_PAUSE
-    deaths: int = field(default=0)
+    deaths: int = 0
 
     @property
     def pid(self) -> int | None:
@@ -74,8 +74,7 @@ class Supervisor:
 
     def __init__(self, programs: Sequence[Program], *, var: Var, keep: Callable[[], set[int]]) -> None:
         self.watched = [
-            Watched(program=p, pid_file=var.run / f"{p.name}.pid", log=var.log / f"{p.name}.log")
-            for p in programs
+            Watched(program=p, pid_file=var.pid_file(p.name), log=var.log_file(p.name)) for p in programs
         ]
         self.keep = keep
 

@@ -9,8 +9,9 @@ from django.core.management.base import BaseCommand, CommandError
 
 from aitbc.demo.report import summary
 from aitbc.demo.stage import FULL, SHORT
-from aitbc.demo.steps import perform, report_path
+from aitbc.demo.steps import perform
 from aitbc.stack import StackError
+from aitbc.stack.paths import current
 
 
 class Command(BaseCommand):
@@ -27,7 +28,7 @@ class Command(BaseCommand):
     def handle(self, *, short: bool, keep: bool, **options: Any) -> None:
         if not (settings.DEVELOPMENT and settings.CHAIN_EMBEDDED):
             raise CommandError("the demonstration makes money and kills processes: not outside development")
-        begun = time.monotonic()
+        begun, report_path = time.monotonic(), current().root / "demo" / "report.json"
 
         def tell(line: str) -> None:
             self.stdout.write(f"{time.monotonic() - begun:7.1f}  {line}")
@@ -36,10 +37,10 @@ class Command(BaseCommand):
         try:
             report = perform(size=SHORT if short else FULL, keep=keep, tell=tell)
         except KeyboardInterrupt:
-            raise CommandError(f"interrupted; all is stopped; see {report_path()}", returncode=130) from None
+            raise CommandError(f"interrupted; all is stopped; see {report_path}", returncode=130) from None
         except StackError as error:
             raise CommandError(str(error)) from error
         for line in summary(report):
             self.stdout.write(line)
         if not report.ok:
-            raise CommandError(f"not all of it held; see {report_path()}")
+            raise CommandError(f"not all of it held; see {report_path}")
