@@ -20,6 +20,7 @@ from aitbc.core import overview as core
 from apps.gpu.models import Job, Miner
 from apps.gpu.selectors import overview as work
 from apps.marketplace.models import Offer
+from apps.trading.admin import amounts
 from apps.trading.models import Payment, SettlementBatch, Transfer
 from apps.trading.selectors import overview as trading
 from apps.trading.selectors.assets import decimals
@@ -134,19 +135,15 @@ def _money() -> dict[str, str]:
     return shown | {"asset": ASSET}
 
 
-def _amount(units: int) -> str:
-    return show.amount(units, ASSET, decimals(ASSET))
-
-
 def _reserves() -> dict[str, Any] | None:
     check = trading.last_reserve_check(settings.CHAIN_NETWORK, ASSET)
     if check is None:
         return None
     return {
         "agree": check.difference == 0,
-        "on_chain": _amount((check.contract or 0) + (check.unswept or 0)),
-        "owed": _amount(check.liabilities or 0),
-        "difference": _amount(check.difference or 0),
+        "on_chain": amounts.shown((check.contract or 0) + (check.unswept or 0)),
+        "owed": amounts.shown(check.liabilities or 0),
+        "difference": amounts.shown(check.difference or 0),
         "block": check.block_number,
         "at": check.checked_at,
     }

@@ -8,16 +8,15 @@ from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
-from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
-from unfold.decorators import action, display
+from django.http import HttpRequest
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from aitbc.accounts import keys, parameters
 from aitbc.accounts.models import ApiKey, Parameter, ParameterChange, User
 from aitbc.core import show
+from aitbc.core.columns import column, state
 from aitbc.core.errors import Invalid
-from aitbc.core.pages import ConsoleAdmin, ReadOnlyAdmin, ReadOnlyInline
+from aitbc.core.pages import ConsoleAdmin, Operation, ReadOnlyAdmin, ReadOnlyInline, sections
 
 admin.site.unregister(Group)
 
@@ -52,23 +51,34 @@ class UserForm(UserChangeForm):
         return str(self.cleaned_data["email"].lower())
 
 
+VALIDITIES = {"valid": "success", "revoked": "danger"}
+
+
+def _validity(key: ApiKey) -> str:
+    return "revoked" if key.revoked_at else "valid"
+
+
+REVOKE = Operation(
+    name="revoke",
+    label="Revoke",
+    icon="key_off",
+    question="Revoke this key?",
+    effect="It stops working at once and cannot be made valid again.",
+    confirm="Revoke",
+    done="Keys revoked",
+    service=lambda key, *_: keys.revoke_key(key_id=key.pk),
+    is_apt=lambda key: key.revoked_at is None,
+)
+
+
 class KeysOfUser(ReadOnlyInline):
     model = ApiKey
-    fields = ("key", "name", "scopes_shown", "state", "last_used_at")
-    readonly_fields = fields
+    fields = readonly_fields = ("key", "name", "scopes_shown", "state", "last_used_at")
     verbose_name_plural = "API keys"
 
-    @display(description="Key")
-    def key(self, key: ApiKey) -> str:
-        return show.link("accounts_apikey", key.pk, key)
-
-    @display(description="Scopes")
-    def scopes_shown(self, key: ApiKey) -> str:
-        return ", ".join(key.scopes)
-
-    @display(description="State")
-    def state(self, key: ApiKey) -> str:
-        return "revoked" if key.revoked_at else "valid"
+    key = column("Key", show.to)
+    scopes_shown = column("Scopes", "scopes", ", ".join)
+    state = column("State", _validity)
 
 
 @admin.register(User)
@@ -85,12 +95,16 @@ class UserAdmin(DjangoUserAdmin, ConsoleAdmin):  # type: ignore[misc]  # unfold 
     readonly_fields = ("id", "created_at", "last_login")
     filter_horizontal = ("groups", "user_permissions")
     inlines = (KeysOfUser,)
-    fieldsets = (
-        (None, {"fields": (("email", "name"), ("role", "is_active"), "password", "id")}),
-        ("Console", {"fields": (("is_staff", "is_superuser"), "groups", "user_permissions")}),
-        ("Times", {"fields": (("created_at", "last_login"),)}),
+    fieldsets = sections(
+        {
+            None: (("email", "name"), ("role", "is_active"), "password", "id"),
+            "Console": (("is_staff", "is_superuser"), "groups", "user_permissions"),
+            "Times": (("created_at", "last_login"),),
+        }
     )
-    add_fieldsets = ((None, {"fields": ("email", "password1", "password2")}),)
+    add_fieldsets = sections({None: ("email", "password1", "password2")})
+
+    role_shown = state({"operator": "primary", "miner": "info"}, "role", "Role")
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -103,10 +117,6 @@ class UserAdmin(DjangoUserAdmin, ConsoleAdmin):  # type: ignore[misc]  # unfold 
         user: Any = request.user
         rights = () if user.is_superuser else ("is_staff", "is_superuser", "groups", "user_permissions")
         return (*self.readonly_fields, *rights)
-
-    @display(description="Role", ordering="role")
-    def role_shown(self, user: User) -> str:
-        return show.state(user.role, {"operator": "primary", "miner": "info"})
 
 
 @admin.register(ApiKey)
@@ -125,49 +135,17 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     list_select_related = ("user",)
     search_fields = ("id", "prefix", "user__email")
     search_help_text = "Id, prefix, or the owner's e-mail"
-    actions = ("revoke",)
-    actions_detail = ("revoke_this",)
-    fieldsets = (
-        (None, {"fields": (("name", "prefix"), ("owner", "state"), "scopes_shown", "id")}),
-        ("Times", {"fields": (("created_at", "expires_at"), ("last_used_at", "revoked_at"))}),
+    operations = (REVOKE,)
+    fieldsets = sections(
+        {
+            None: (("name", "prefix"), ("owner", "state"), "scopes_shown", "id"),
+            "Times": (("created_at", "expires_at"), ("last_used_at", "revoked_at")),
+        }
     )
 
-    @display(description="Owner", ordering="user")
-    def owner(self, key: ApiKey) -> str:
-        return show.link("accounts_user", key.user_id, key.user)
-
-    @display(description="Scopes")
-    def scopes_shown(self, key: ApiKey) -> str:
-        return ", ".join(key.scopes)
-
-    @display(description="State")
-    def state(self, key: ApiKey) -> str:
-        return show.state("revoked" if key.revoked_at else "valid", {"valid": "success", "revoked": "danger"})
-
-    @action(description="Revoke", permissions=["operate"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
-        self.apply_each(request, queryset, self._revoke, "Keys revoked")
-
-    @action(
-        description="Revoke",
-        permissions=["operate"],
-        icon="key_off",
-        dialog={
-            "title": "Revoke this key?",
-            "description": "It stops working at once and cannot be made valid again.",
-            "form_class": None,
-            "form_submit_text": "Revoke",
-        },
-    )
-    def revoke_this(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self.apply_one(request, object_id, self._revoke, "Keys revoked")
-
-    def is_apt(self, name: str, key: ApiKey) -> bool:
-        return key.revoked_at is None
-
-    @staticmethod
-    def _revoke(key: ApiKey) -> object:
-        return keys.revoke_key(key_id=key.pk)
+    owner = column("Owner", "user", show.to, ordering="user")
+    scopes_shown = column("Scopes", "scopes", ", ".join)
+    state = column("State", lambda key: show.state(_validity(key), VALIDITIES))
 
 
 class ParameterForm(forms.ModelForm):
@@ -190,16 +168,9 @@ class ChangesOfParameter(ReadOnlyInline):
     fields = readonly_fields = ("changed_at", "old_value", "new_value", "by")
     verbose_name_plural = "History"
     per_page = 20
+    select_related = ("changed_by",)
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[ParameterChange]:
-        changes: QuerySet[ParameterChange] = super().get_queryset(request)
-        return changes.select_related("changed_by")
-
-    @display(description="By")
-    def by(self, change: ParameterChange) -> str:
-        if change.changed_by_id is None:
-            return "the platform"
-        return show.link("accounts_user", change.changed_by_id, change.changed_by)
+    by = column("By", lambda change: show.to(change.changed_by) if change.changed_by_id else "the platform")
 
 
 @admin.register(Parameter)
@@ -214,24 +185,16 @@ class ParameterAdmin(ConsoleAdmin):
     list_per_page = 200
     inlines = (ChangesOfParameter,)
     readonly_fields = ("name", "unit", "bounds", "description", "updated_at")
-    fieldsets = (
-        (None, {"fields": ("description", ("value", "unit"), "bounds")}),
-        ("Last change", {"fields": ("updated_at",)}),
-    )
+    fieldsets = sections({None: ("description", ("value", "unit"), "bounds"), "Last change": ("updated_at",)})
+
+    bounds = column("Allowed", lambda parameter: f"{parameter.minimum:,} to {parameter.maximum:,}")
+    value_shown = column("Value", "value", "{:,}".format, ordering="value")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-    @display(description="Allowed")
-    def bounds(self, parameter: Parameter) -> str:
-        return f"{parameter.minimum:,} to {parameter.maximum:,}"
-
-    @display(description="Value", ordering="value")
-    def value_shown(self, parameter: Parameter) -> str:
-        return f"{parameter.value:,}"
 
     def save_model(self, request: HttpRequest, obj: Parameter, form: ParameterForm, change: bool) -> None:
         if form.has_changed():

@@ -1,16 +1,17 @@
 """What the platform wants of the chain and has seen on it."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from django.contrib import admin
 from django.db import connections
 from django.http import HttpRequest
-from unfold.decorators import display
 
 from aitbc.chain.models import Block, Deployment, FinalEvent, Intent, Log, NetworkStatus, SignedTransaction
 from aitbc.core import show
-from aitbc.core.pages import ReadOnlyAdmin
+from aitbc.core.columns import column, link, state
+from aitbc.core.pages import ReadOnlyAdmin, sections
 
 _STATES = {
     "requested": "info",
@@ -38,40 +39,21 @@ class IntentAdmin(ReadOnlyAdmin):
     list_filter = ("state",)
     search_fields = ("id", "business_key", "tx_hash")
     search_help_text = "Id, business key or transaction"
-    fieldsets = (
-        (None, {"fields": (("kind", "state_shown"), ("business_key", "network"), "id")}),
-        ("Call", {"fields": (("contract", "function", "role"), "args_shown", "payload_shown")}),
-        ("Transaction", {"fields": ("tx_shown", ("sender", "nonce"), ("block_number", "gas_used"), "error")}),
-        ("Times", {"fields": (("created_at", "updated_at"),)}),
+    fieldsets = sections(
+        {
+            None: (("kind", "state_shown"), ("business_key", "network"), "id"),
+            "Call": (("contract", "function", "role"), "args_shown", "payload_shown"),
+            "Transaction": ("tx_shown", ("sender", "nonce"), ("block_number", "gas_used"), "error"),
+            "Times": (("created_at", "updated_at"),),
+        }
     )
 
-    @display(description="Id")
-    def id_shown(self, intent: Intent) -> str:
-        return show.short(intent.pk)
-
-    @display(description="State", ordering="state")
-    def state_shown(self, intent: Intent) -> str:
-        return show.state(intent.state, _STATES)
-
-    @display(description="Business key", ordering="business_key")
-    def key_short(self, intent: Intent) -> str:
-        return show.short(intent.business_key, head=24)
-
-    @display(description="Transaction")
-    def tx_short(self, intent: Intent) -> str:
-        return show.short(intent.tx_hash)
-
-    @display(description="Transaction")
-    def tx_shown(self, intent: Intent) -> str:
-        return show.code(intent.tx_hash)
-
-    @display(description="Arguments")
-    def args_shown(self, intent: Intent) -> str:
-        return show.document(intent.args)
-
-    @display(description="Hash of the payload")
-    def payload_shown(self, intent: Intent) -> str:
-        return show.code(intent.payload_hash)
+    state_shown = state(_STATES)
+    key_short = column("Business key", "business_key", partial(show.short, head=24), ordering="business_key")
+    tx_short = column("Transaction", "tx_hash", show.short)
+    tx_shown = column("Transaction", "tx_hash", show.code)
+    args_shown = column("Arguments", "args", show.document)
+    payload_shown = column("Hash of the payload", "payload_hash", show.code)
 
 
 @admin.register(NetworkStatus)
@@ -81,14 +63,14 @@ class NetworkStatusAdmin(ReadOnlyAdmin):
     search_fields = ("network",)
     search_help_text = "Network"
     ordering = ("network",)
-    fieldsets = (
-        (None, {"fields": (("network", "chain_id"), ("height", "final_height"), "final_shown")}),
-        ("Worker", {"fields": (("epoch", "event_cursor"), "halted", "problem", "updated_at")}),
+    fieldsets = sections(
+        {
+            None: (("network", "chain_id"), ("height", "final_height"), "final_shown"),
+            "Worker": (("epoch", "event_cursor"), "halted", "problem", "updated_at"),
+        }
     )
 
-    @display(description="Final block")
-    def final_shown(self, status: NetworkStatus) -> str:
-        return show.code(status.final_hash)
+    final_shown = column("Final block", "final_hash", show.code)
 
 
 @admin.register(Deployment)
@@ -100,9 +82,7 @@ class DeploymentAdmin(ReadOnlyAdmin):
     ordering = ("network", "name")
     fields = (("name", "network"), "address", "tx_shown", ("block_number", "created_at"))
 
-    @display(description="Transaction")
-    def tx_shown(self, deployment: Deployment) -> str:
-        return show.code(deployment.tx_hash)
+    tx_shown = column("Transaction", "tx_hash", show.code)
 
 
 @admin.register(FinalEvent)
@@ -111,29 +91,17 @@ class FinalEventAdmin(ReadOnlyAdmin):
     list_display = ("id", "contract", "name", "network", "block_number", "tx_short", "block_time")
     search_fields = ("id", "tx_hash")
     search_help_text = "Number or transaction"
-    fieldsets = (
-        (None, {"fields": (("contract", "name", "network"), "args_shown")}),
-        (
-            "Where",
-            {"fields": ("tx_shown", ("ordinal", "log_index"), ("block_number", "block_time"), "block_shown")},
-        ),
+    fieldsets = sections(
+        {
+            None: (("contract", "name", "network"), "args_shown"),
+            "Where": ("tx_shown", ("ordinal", "log_index"), ("block_number", "block_time"), "block_shown"),
+        }
     )
 
-    @display(description="Transaction")
-    def tx_short(self, event: FinalEvent) -> str:
-        return show.short(event.tx_hash)
-
-    @display(description="Transaction")
-    def tx_shown(self, event: FinalEvent) -> str:
-        return show.code(event.tx_hash)
-
-    @display(description="Block hash")
-    def block_shown(self, event: FinalEvent) -> str:
-        return show.code(event.block_hash)
-
-    @display(description="Arguments")
-    def args_shown(self, event: FinalEvent) -> str:
-        return show.document(event.args)
+    tx_short = column("Transaction", "tx_hash", show.short)
+    tx_shown = column("Transaction", "tx_hash", show.code)
+    block_shown = column("Block hash", "block_hash", show.code)
+    args_shown = column("Arguments", "args", show.document)
 
 
 class ChainFileAdmin(ReadOnlyAdmin):
@@ -164,17 +132,9 @@ class SignedTransactionAdmin(ChainFileAdmin):
         "intent",
     )
 
-    @display(description="Transaction")
-    def tx_short(self, signed: SignedTransaction) -> str:
-        return show.short(signed.tx_hash)
-
-    @display(description="Transaction")
-    def tx_shown(self, signed: SignedTransaction) -> str:
-        return show.code(signed.tx_hash)
-
-    @display(description="Intent")
-    def intent(self, signed: SignedTransaction) -> str:
-        return show.link("chain_intent", signed.intent_id)
+    tx_short = column("Transaction", "tx_hash", show.short)
+    tx_shown = column("Transaction", "tx_hash", show.code)
+    intent = link("Intent", "chain_intent", "intent_id")
 
 
 @admin.register(Block)
@@ -196,18 +156,7 @@ class LogAdmin(ChainFileAdmin):
     ordering = ("-id",)
     fields = (("block_id", "log_index", "ordinal"), "tx_shown", "address", "topics_shown", "data_shown")
 
-    @display(description="Transaction")
-    def tx_short(self, log: Log) -> str:
-        return show.short(log.tx_hash)
-
-    @display(description="Transaction")
-    def tx_shown(self, log: Log) -> str:
-        return show.code(log.tx_hash)
-
-    @display(description="Topics")
-    def topics_shown(self, log: Log) -> str:
-        return show.document(log.topics)
-
-    @display(description="Data")
-    def data_shown(self, log: Log) -> str:
-        return show.block(log.data)
+    tx_short = column("Transaction", "tx_hash", show.short)
+    tx_shown = column("Transaction", "tx_hash", show.code)
+    topics_shown = column("Topics", "topics", show.document)
+    data_shown = column("Data", "data", show.block)

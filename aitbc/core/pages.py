@@ -3,20 +3,24 @@
 Money and state have one writer each, a service; a page that could write them would be a second one.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, wraps
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.admin.utils import unquote
-from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.contrib.admin.utils import flatten_fieldsets, get_fields_from_path, unquote
+from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.db import connections
 from django.db.models import EmailField, Field, Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
 from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import action
 
+from aitbc.core import show
+from aitbc.core.columns import column
 from aitbc.core.errors import DomainError
 
 COUNT_AT_MOST = 10_000
@@ -99,7 +103,7 @@ class ExactSearch:
 
 def _condition(model: type[Model], path: str, term: str) -> Q:
     """`path` (such as `client__email`) equals `term`, in columns of `model` alone; empty where it cannot."""
-    field = _field(model, path)
+    field: Any = get_fields_from_path(model, path)[-1]
     if not _holds(field, term):
         return Q()
     value = term.lower() if isinstance(field, EmailField) else term
@@ -111,19 +115,6 @@ def _condition(model: type[Model], path: str, term: str) -> Q:
     return Q(**{f"{key}__in": behind}) if behind else Q()
 
 
-def _field(model: type[Model], path: str) -> Field[Any, Any]:
-    """The column at the end of a path."""
-    for step in path.split("__")[:-1]:
-        related = model._meta.get_field(step).related_model
-        if not isinstance(related, type):
-            raise FieldDoesNotExist(f"{path} does not lead to a column")
-        model = related
-    field = model._meta.get_field(path.split("__")[-1])
-    if not isinstance(field, Field):
-        raise FieldDoesNotExist(f"{path} does not lead to a column")
-    return field
-
-
 def _holds(field: Field[Any, Any], term: str) -> bool:
     if isinstance(field, EmailField) and "@" not in term:
         return False
@@ -132,6 +123,44 @@ def _holds(field: Field[Any, Any], term: str) -> bool:
     except (ValidationError, ValueError, TypeError):
         return False
     return True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operation:
+    """What an operator may do to a row: a dialog on its page asks first; the list takes several at once."""
+
+    name: str
+    label: str
+    icon: str
+    question: str
+    effect: str
+    confirm: str
+    done: str
+    service: Callable[[Any, Any, Mapping[str, Any]], object]  # of the row, the operator, the form's values
+    is_apt: Callable[[Any], bool]  # whether its page offers it; the service has the last word
+    form: type | None = None
+    on_list: bool = True
+
+    def of_page(self) -> Any:
+        dialog = {
+            "title": self.question,
+            "description": self.effect,
+            "form_class": self.form,
+            "form_submit_text": self.confirm,
+        }
+
+        @action(description=self.label, permissions=["operate"], icon=self.icon, dialog=dialog)
+        def run(page: "ConsoleAdmin", request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+            return page.operate_one(request, object_id, self, form.cleaned_data)
+
+        return run
+
+    def of_list(self) -> Any:
+        @action(description=self.label, permissions=["operate"])
+        def run(page: "ConsoleAdmin", request: HttpRequest, queryset: QuerySet[Any]) -> None:
+            page.operate(request, queryset, self, {})
+
+        return run
 
 
 class ConsoleAdmin(ExactSearch, ModelAdmin):
@@ -145,59 +174,68 @@ class ConsoleAdmin(ExactSearch, ModelAdmin):
     list_fullwidth = True
     compressed_fields = True
     icon = "table_rows"
+    operations: tuple[Operation, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Give the page the actions of its operations: `name` for the list, `name_this` for a row's page."""
+        super().__init_subclass__()
+        for operation in cls.operations:
+            setattr(cls, operation.name, operation.of_list())
+            setattr(cls, f"{operation.name}_this", operation.of_page())
+        cls.actions = tuple(o.name for o in cls.operations if o.on_list)
+        cls.actions_detail = tuple(f"{o.name}_this" for o in cls.operations)
 
     def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Who may run this page's actions: who may change the model, were it writable by hand."""
         user: Any = request.user
-        return bool(user.has_perm(f"{self.model._meta.app_label}.change_{self.model._meta.model_name}"))
-
-    def is_apt(self, name: str, row: Any) -> bool:
-        """Whether the action `name` makes sense on the page of `row`; the service has the last word."""
-        return True
+        return bool(user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}"))
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         actions = super().get_actions_detail(request, object_id)
         row = self.get_object(request, unquote(object_id)) if actions else None
-        return [a for a in actions if row is not None and self.is_apt(a.method.original_function_name, row)]
+        apt = {f"{o.name}_this" for o in self.operations if row is not None and o.is_apt(row)}
+        return [action for action in actions if action.path in apt]
 
-    def apply_each(
-        self, request: HttpRequest, chosen: Iterable[Any], service: Callable[[Any], object], done: str
+    def operate(
+        self, request: HttpRequest, chosen: Iterable[Any], operation: Operation, fields: Mapping[str, Any]
     ) -> None:
-        """Call `service` with each row and log it in its history; a refusal is shown, the others go on."""
+        """Call the service with each row and log it in its history; a refusal is shown, the others go on."""
         succeeded = 0
         for row in chosen:
             try:
-                service(row)
+                operation.service(row, request.user, fields)
             except DomainError as error:
                 self.message_user(request, f"{row}: {error.message} ({error.code})", messages.ERROR)
             else:
                 succeeded += 1
-                self.log_change(request, row, done)
+                self.log_change(request, row, operation.done)
         if succeeded:
-            self.message_user(request, f"{done}: {succeeded}", messages.SUCCESS)
+            self.message_user(request, f"{operation.done}: {succeeded}", messages.SUCCESS)
 
-    def apply_one(
-        self, request: HttpRequest, object_id: str, service: Callable[[Any], object], done: str
+    def operate_one(
+        self, request: HttpRequest, object_id: str, operation: Operation, fields: Mapping[str, Any]
     ) -> HttpResponse:
         """The same for the row of a page, answered as the confirming dialog (htmx) expects it."""
         row = self.get_object(request, unquote(object_id))
         if row is None:
             raise Http404
-        self.apply_each(request, [row], service, done)
-        opts = self.model._meta
-        url = reverse(f"admin:{opts.app_label}_{opts.model_name}_change", args=[object_id])
+        self.operate(request, [row], operation, fields)
+        url = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[object_id])
         return HttpResponse(status=204, headers={"HX-Redirect": url})
+
+
+def sections(parts: Mapping[str | None, Sequence[Any]]) -> tuple[tuple[str | None, Any], ...]:
+    """Django's fieldsets, from the fields of each part of a page by its title."""
+    return tuple((title, {"fields": tuple(fields)}) for title, fields in parts.items())
 
 
 class ReadOnlyAdmin(Unwritable, ConsoleAdmin):
     """Rows that people look at and only services write."""
 
+    id_shown = column("Id", "pk", show.short)
+
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
-        listed = self.fields or [name for _, part in self.fieldsets or () for name in part["fields"]]
-        flat: list[str] = []
-        for item in listed:
-            flat += [item] if isinstance(item, str) else item
-        return tuple(flat)
+        return tuple(flatten_fieldsets(self.get_fieldsets(request, obj)))
 
 
 class ReadOnlyInline(Unwritable, TabularInline):
@@ -205,3 +243,8 @@ class ReadOnlyInline(Unwritable, TabularInline):
     hide_title = True
     can_delete = False
     show_change_link = False
+    select_related: tuple[str, ...] = ()
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows: QuerySet[Any] = super().get_queryset(request)
+        return rows.select_related(*self.select_related) if self.select_related else rows

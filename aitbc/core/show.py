@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -133,6 +134,11 @@ def link(page: str, pk: object, text: object = None) -> SafeString | str:
     except NoReverseMatch:
         return format_html("{}", shown)
     return format_html('<a class="link" href="{}">{}</a>', url, shown)
+
+
+def to(row: Model | None) -> SafeString | str:
+    """To the change page of `row`, by its name."""
+    return NOTHING if row is None else link(row._meta.label_lower.replace(".", "_"), row.pk, row)
 
 
 def listed(page: str, text: object, **filters: object) -> SafeString:

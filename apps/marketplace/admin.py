@@ -1,21 +1,16 @@
 """Offers to look at, and the platform's word on them."""
 
-from functools import partial
-from typing import Any
-
 from django import forms
 from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
-from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aitbc.core import show
-from aitbc.core.pages import ReadOnlyAdmin, ReadOnlyInline
+from aitbc.core.columns import column, state
+from aitbc.core.pages import Operation, ReadOnlyAdmin, ReadOnlyInline, sections
 from apps.marketplace.models import Offer, OfferDevice, OfferTransition
 from apps.marketplace.services import offers as services
-from apps.trading.selectors.assets import decimals
+from apps.trading.admin.amounts import amount
 
 STATES = {"listed": "success", "paused": "warning", "suspended": "danger", "delisted": "info"}
 
@@ -24,47 +19,63 @@ class ReasonForm(BaseDialogForm):
     note = forms.CharField(label="Why, for the log", max_length=300, widget=UnfoldAdminTextInputWidget)
 
 
+OPERATIONS = (
+    Operation(
+        name="suspend",
+        label="Suspend",
+        icon="block",
+        question="Suspend this offer?",
+        effect="No job can name it until the suspension is lifted.",
+        confirm="Suspend",
+        done="Offers suspended",
+        service=lambda offer, by, fields: services.suspend_offer(
+            offer_id=offer.pk, by=by.pk, note=fields["note"]
+        ),
+        is_apt=lambda offer: offer.state in (Offer.State.LISTED, Offer.State.PAUSED),
+        form=ReasonForm,
+        on_list=False,
+    ),
+    Operation(
+        name="lift",
+        label="Lift the suspension",
+        icon="play_circle",
+        question="Lift the suspension?",
+        effect="The offer is listed again, or paused for what stands in its way.",
+        confirm="Lift",
+        done="Suspensions lifted",
+        service=lambda offer, by, fields: services.lift_suspension(offer_id=offer.pk, by=by.pk),
+        is_apt=lambda offer: offer.state == Offer.State.SUSPENDED,
+        on_list=False,
+    ),
+)
+
+
 class DevicesOfOffer(ReadOnlyInline):
     model = OfferDevice
     fields = readonly_fields = ("device_shown", "memory", "verified", "active")
     verbose_name_plural = "Devices"
     ordering = ("id",)
+    select_related = ("device",)
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[OfferDevice]:
-        parts: QuerySet[OfferDevice] = super().get_queryset(request)
-        return parts.select_related("device")
-
-    @display(description="Device")
-    def device_shown(self, part: OfferDevice) -> str:
-        return show.link("gpu_device", part.device_id, part.device)
-
-    @display(description="Memory")
-    def memory(self, part: OfferDevice) -> str:
-        return f"{part.device.memory_mb} MiB"
-
-    @display(description="Verified", boolean=True)
-    def verified(self, part: OfferDevice) -> bool:
-        return part.device.verified
-
-    @display(description="Active", boolean=True)
-    def active(self, part: OfferDevice) -> bool:
-        return part.device.active
+    device_shown = column("Device", "device", show.to)
+    memory = column("Memory", "device.memory_mb", "{} MiB".format)
+    verified = column("Verified", "device.verified", boolean=True)
+    active = column("Active", "device.active", boolean=True)
 
 
-class TransitionsOfOffer(ReadOnlyInline):
+class TransitionColumns:
+    """What the list of transitions and the page of an offer show alike."""
+
+    by_shown = column("By", lambda row: show.to(row.by) if row.by_id else "followed its miner")
+
+
+class TransitionsOfOffer(TransitionColumns, ReadOnlyInline):
     model = OfferTransition
     fields = readonly_fields = ("at", "before", "after", "reason", "note", "by_shown")
     verbose_name_plural = "How it came to its state"
     ordering = ("-id",)
     per_page = 20
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[OfferTransition]:
-        log: QuerySet[OfferTransition] = super().get_queryset(request)
-        return log.select_related("by")
-
-    @display(description="By")
-    def by_shown(self, transition: OfferTransition) -> str:
-        return _by(transition)
+    select_related = ("by",)
 
 
 @admin.register(Offer)
@@ -86,89 +97,21 @@ class OfferAdmin(ReadOnlyAdmin):
     list_filter = ("state", "verified")
     search_fields = ("id", "miner__id", "miner__owner__email")
     search_help_text = "Offer, miner, or the seller's e-mail"
-    actions_detail = ("suspend_this", "lift_this")
+    operations = OPERATIONS
     inlines = (DevicesOfOffer, TransitionsOfOffer)
-    fieldsets = (
-        (None, {"fields": (("state_shown", "reason"), ("miner_shown", "region"), "id")}),
-        (
-            "For sale",
-            {"fields": (("model", "device_count", "memory"), ("price_amount", "verified"), "kinds_shown")},
-        ),
-        ("Times", {"fields": (("created_at", "updated_at"), "available_from")}),
+    fieldsets = sections(
+        {
+            None: (("state_shown", "reason"), ("miner_shown", "region"), "id"),
+            "For sale": (("model", "device_count", "memory"), ("price_amount", "verified"), "kinds_shown"),
+            "Times": (("created_at", "updated_at"), "available_from"),
+        }
     )
 
-    @display(description="Id")
-    def id_shown(self, offer: Offer) -> str:
-        return show.short(offer.pk)
-
-    @display(description="State", ordering="state")
-    def state_shown(self, offer: Offer) -> str:
-        return show.state(offer.state, STATES)
-
-    @display(description="Memory each", ordering="memory_mb")
-    def memory(self, offer: Offer) -> str:
-        return f"{offer.memory_mb} MiB"
-
-    @display(description="Per device second", ordering="price")
-    def price_amount(self, offer: Offer) -> str:
-        return show.amount(offer.price, offer.asset, decimals(offer.asset))
-
-    @display(description="Miner", ordering="miner")
-    def miner_shown(self, offer: Offer) -> str:
-        return show.link("gpu_miner", offer.miner_id, offer.miner)
-
-    @display(description="Kinds")
-    def kinds_shown(self, offer: Offer) -> str:
-        return ", ".join(offer.kinds)
-
-    def is_apt(self, name: str, offer: Offer) -> bool:
-        suspended = offer.state == Offer.State.SUSPENDED
-        return suspended if name == "lift_this" else offer.state in (Offer.State.LISTED, Offer.State.PAUSED)
-
-    @action(
-        description="Suspend",
-        permissions=["operate"],
-        icon="block",
-        dialog={
-            "title": "Suspend this offer?",
-            "description": "No job can name it until the suspension is lifted.",
-            "form_class": ReasonForm,
-            "form_submit_text": "Suspend",
-        },
-    )
-    def suspend_this(self, request: HttpRequest, form: ReasonForm, object_id: str) -> HttpResponse:
-        user: Any = request.user
-        suspend = partial(_suspend, by=user.pk, note=form.cleaned_data["note"])
-        return self.apply_one(request, object_id, suspend, "Offers suspended")
-
-    @action(
-        description="Lift the suspension",
-        permissions=["operate"],
-        icon="play_circle",
-        dialog={
-            "title": "Lift the suspension?",
-            "description": "The offer is listed again, or paused for what stands in its way.",
-            "form_class": None,
-            "form_submit_text": "Lift",
-        },
-    )
-    def lift_this(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        user: Any = request.user
-        return self.apply_one(request, object_id, partial(_lift, by=user.pk), "Suspensions lifted")
-
-
-def _suspend(offer: Offer, **why: Any) -> object:
-    return services.suspend_offer(offer_id=offer.pk, **why)
-
-
-def _lift(offer: Offer, **why: Any) -> object:
-    return services.lift_suspension(offer_id=offer.pk, **why)
-
-
-def _by(transition: OfferTransition) -> str:
-    if transition.by_id is None:
-        return "followed its miner"
-    return show.link("accounts_user", transition.by_id, transition.by)
+    state_shown = state(STATES)
+    memory = column("Memory each", "memory_mb", "{} MiB".format, ordering="memory_mb")
+    price_amount = amount("Per device second", "price", "asset", ordering="price")
+    miner_shown = column("Miner", "miner", show.to, ordering="miner")
+    kinds_shown = column("Kinds", "kinds", ", ".join)
 
 
 @admin.register(OfferDevice)
@@ -181,21 +124,13 @@ class OfferDeviceAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
     fields = (("device_shown", "offer_shown"), "state_shown")
 
-    @display(description="Device")
-    def device_shown(self, part: OfferDevice) -> str:
-        return show.link("gpu_device", part.device_id, part.device)
-
-    @display(description="Offer")
-    def offer_shown(self, part: OfferDevice) -> str:
-        return show.link("marketplace_offer", part.offer_id, part.offer)
-
-    @display(description="State", ordering="state")
-    def state_shown(self, part: OfferDevice) -> str:
-        return show.state(part.state, STATES)
+    device_shown = column("Device", "device", show.to)
+    offer_shown = column("Offer", "offer", show.to)
+    state_shown = state(STATES)
 
 
 @admin.register(OfferTransition)
-class OfferTransitionAdmin(ReadOnlyAdmin):
+class OfferTransitionAdmin(TransitionColumns, ReadOnlyAdmin):
     icon = "history"
     list_display = ("id", "offer_shown", "before", "after", "reason", "by_shown", "at")
     list_select_related = ("offer", "by")
@@ -204,10 +139,4 @@ class OfferTransitionAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
     fields = (("offer_shown", "at"), ("before", "after"), ("reason", "note"), "by_shown")
 
-    @display(description="Offer")
-    def offer_shown(self, transition: OfferTransition) -> str:
-        return show.link("marketplace_offer", transition.offer_id, transition.offer)
-
-    @display(description="By")
-    def by_shown(self, transition: OfferTransition) -> str:
-        return _by(transition)
+    offer_shown = column("Offer", "offer", show.to)

@@ -9,12 +9,14 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.db.models.functions import Now
-from django.http import HttpRequest, HttpResponse
-from unfold.decorators import action, display
+from django.http import HttpRequest
+from django.utils.text import Truncator
+from unfold.decorators import display
 
 from aitbc.core import deadletters, show
+from aitbc.core.columns import column
 from aitbc.core.models import DeadTask, OutboxEvent, PlatformTick
-from aitbc.core.pages import ReadOnlyAdmin
+from aitbc.core.pages import Operation, ReadOnlyAdmin, sections
 
 
 @admin.register(OutboxEvent)
@@ -25,11 +27,13 @@ class OutboxEventAdmin(ReadOnlyAdmin):
     search_fields = ("id", "event_id")
     search_help_text = "Number or event id"
     ordering = ("id",)
-    fieldsets = (
-        (None, {"fields": (("id", "event_id"), ("event", "aggregate"), ("state", "attempts"))}),
-        ("Times", {"fields": (("created_at", "next_attempt_at"),)}),
-        ("Payload", {"fields": ("payload_shown",)}),
-        ("Last error", {"fields": ("last_error_shown",)}),
+    fieldsets = sections(
+        {
+            None: (("id", "event_id"), ("event", "aggregate"), ("state", "attempts")),
+            "Times": (("created_at", "next_attempt_at"),),
+            "Payload": ("payload_shown",),
+            "Last error": ("last_error_shown",),
+        }
     )
 
     @display(description="State")
@@ -37,13 +41,8 @@ class OutboxEventAdmin(ReadOnlyAdmin):
         state = "dead" if event.dead else "retrying" if event.attempts else "waiting"
         return show.state(state, {"waiting": "info", "retrying": "warning", "dead": "danger"})
 
-    @display(description="Payload")
-    def payload_shown(self, event: OutboxEvent) -> str:
-        return show.document(event.payload)
-
-    @display(description="Last error")
-    def last_error_shown(self, event: OutboxEvent) -> str:
-        return show.block(event.last_error)
+    payload_shown = column("Payload", "payload", show.document)
+    last_error_shown = column("Last error", "last_error", show.block)
 
 
 class SentAgainFilter(admin.SimpleListFilter):
@@ -59,6 +58,19 @@ class SentAgainFilter(admin.SimpleListFilter):
         return queryset.filter(requeued_at__isnull=self.value() == "no")
 
 
+SEND_AGAIN = Operation(
+    name="send_again",
+    label="Send again",
+    icon="replay",
+    question="Send this task again?",
+    effect="It goes back to its queue once, with the same arguments.",
+    confirm="Send again",
+    done="Tasks sent again",
+    service=lambda dead, *_: deadletters.requeue(dead_id=dead.pk),
+    is_apt=lambda dead: dead.requeued_at is None,
+)
+
+
 @admin.register(DeadTask)
 class DeadTaskAdmin(ReadOnlyAdmin):
     icon = "heart_broken"
@@ -66,58 +78,20 @@ class DeadTaskAdmin(ReadOnlyAdmin):
     list_filter = (SentAgainFilter,)
     search_fields = ("id", "task_id")
     search_help_text = "Id of the row or of the task"
-    actions = ("send_again",)
-    actions_detail = ("send_this_again",)
-    fieldsets = (
-        (None, {"fields": (("name", "queue"), ("task_id", "id"), ("failed_at", "requeued_at"))}),
-        ("Arguments", {"fields": ("args_shown", "kwargs_shown")}),
-        ("Why it failed", {"fields": ("error_shown", "traceback_shown")}),
+    operations = (SEND_AGAIN,)
+    fieldsets = sections(
+        {
+            None: (("name", "queue"), ("task_id", "id"), ("failed_at", "requeued_at")),
+            "Arguments": ("args_shown", "kwargs_shown"),
+            "Why it failed": ("error_shown", "traceback_shown"),
+        }
     )
 
-    @display(description="Error")
-    def error_short(self, dead: DeadTask) -> str:
-        return dead.error if len(dead.error) <= 90 else dead.error[:89] + "…"
-
-    @display(description="Positional")
-    def args_shown(self, dead: DeadTask) -> str:
-        return show.document(dead.args)
-
-    @display(description="Named")
-    def kwargs_shown(self, dead: DeadTask) -> str:
-        return show.document(dead.kwargs)
-
-    @display(description="Error")
-    def error_shown(self, dead: DeadTask) -> str:
-        return show.block(dead.error)
-
-    @display(description="Traceback")
-    def traceback_shown(self, dead: DeadTask) -> str:
-        return show.block(dead.traceback)
-
-    @action(description="Send again", permissions=["operate"])
-    def send_again(self, request: HttpRequest, queryset: QuerySet[DeadTask]) -> None:
-        self.apply_each(request, queryset, self._requeue, "Tasks sent again")
-
-    @action(
-        description="Send again",
-        permissions=["operate"],
-        icon="replay",
-        dialog={
-            "title": "Send this task again?",
-            "description": "It goes back to its queue once, with the same arguments.",
-            "form_class": None,
-            "form_submit_text": "Send again",
-        },
-    )
-    def send_this_again(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self.apply_one(request, object_id, self._requeue, "Tasks sent again")
-
-    def is_apt(self, name: str, dead: DeadTask) -> bool:
-        return dead.requeued_at is None
-
-    @staticmethod
-    def _requeue(dead: DeadTask) -> object:
-        return deadletters.requeue(dead_id=dead.pk)
+    error_short = column("Error", lambda dead: Truncator(dead.error).chars(90))
+    args_shown = column("Positional", "args", show.document)
+    kwargs_shown = column("Named", "kwargs", show.document)
+    error_shown = column("Error", "error", show.block)
+    traceback_shown = column("Traceback", "traceback", show.block)
 
 
 @admin.register(PlatformTick)
@@ -129,10 +103,8 @@ class PlatformTickAdmin(ReadOnlyAdmin):
     fields = (("process", "age"), ("at", "resumed_at"))
     ordering = ("process",)
 
+    age = column("Age", lambda tick: show.age(tick.at, tick.now))
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[PlatformTick]:
         ticks: QuerySet[PlatformTick] = super().get_queryset(request)
         return ticks.annotate(now=Now())
-
-    @display(description="Age")
-    def age(self, tick: Any) -> str:
-        return show.age(tick.at, tick.now)

@@ -1,33 +1,27 @@
 """Stored inputs and outputs, and who may read them."""
 
 from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest
-from unfold.decorators import display
 
 from aitbc.core import show
+from aitbc.core.columns import column
 from aitbc.core.pages import ReadOnlyAdmin, ReadOnlyInline
 from apps.gpu.models import Artifact, ArtifactGrant
 
 
-class GrantsOfArtifact(ReadOnlyInline):
+class GrantColumns:
+    """What the list of grants and the page of an artifact show alike."""
+
+    user_shown = column("User", "user", show.to)
+    job_shown = column("Through", lambda row: show.link("gpu_job", row.job) if row.job else "its own upload")
+
+
+class GrantsOfArtifact(GrantColumns, ReadOnlyInline):
     model = ArtifactGrant
     fields = readonly_fields = ("user_shown", "job_shown", "created_at")
     verbose_name_plural = "Who may read it"
     ordering = ("-id",)
     per_page = 50
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[ArtifactGrant]:
-        grants: QuerySet[ArtifactGrant] = super().get_queryset(request)
-        return grants.select_related("user")
-
-    @display(description="User")
-    def user_shown(self, grant: ArtifactGrant) -> str:
-        return show.link("accounts_user", grant.user_id, grant.user)
-
-    @display(description="Through")
-    def job_shown(self, grant: ArtifactGrant) -> str:
-        return show.link("gpu_job", grant.job) if grant.job else "its own upload"
+    select_related = ("user",)
 
 
 @admin.register(Artifact)
@@ -40,21 +34,13 @@ class ArtifactAdmin(ReadOnlyAdmin):
     fields = ("sha256_shown", ("size_shown", "created_at"))
     inlines = (GrantsOfArtifact,)
 
-    @display(description="SHA-256")
-    def sha256_short(self, artifact: Artifact) -> str:
-        return show.short(artifact.sha256)
-
-    @display(description="SHA-256")
-    def sha256_shown(self, artifact: Artifact) -> str:
-        return show.code(artifact.sha256)
-
-    @display(description="Size", ordering="size")
-    def size_shown(self, artifact: Artifact) -> str:
-        return show.size(artifact.size)
+    sha256_short = column("SHA-256", "sha256", show.short)
+    sha256_shown = column("SHA-256", "sha256", show.code)
+    size_shown = column("Size", "size", show.size, ordering="size")
 
 
 @admin.register(ArtifactGrant)
-class ArtifactGrantAdmin(ReadOnlyAdmin):
+class ArtifactGrantAdmin(GrantColumns, ReadOnlyAdmin):
     icon = "lock_open"
     list_display = ("id", "artifact_shown", "user_shown", "job_shown", "created_at")
     list_select_related = ("user",)
@@ -63,14 +49,6 @@ class ArtifactGrantAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
     fields = ("artifact_shown", ("user_shown", "job_shown"), "created_at")
 
-    @display(description="Artifact")
-    def artifact_shown(self, grant: ArtifactGrant) -> str:
-        return show.link("gpu_artifact", grant.artifact_id, show.short(grant.artifact_id))
-
-    @display(description="User")
-    def user_shown(self, grant: ArtifactGrant) -> str:
-        return show.link("accounts_user", grant.user_id, grant.user)
-
-    @display(description="Through")
-    def job_shown(self, grant: ArtifactGrant) -> str:
-        return show.link("gpu_job", grant.job) if grant.job else "its own upload"
+    artifact_shown = column(
+        "Artifact", "artifact_id", lambda sha256: show.link("gpu_artifact", sha256, show.short(sha256))
+    )

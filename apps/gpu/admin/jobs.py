@@ -4,16 +4,18 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import OuterRef, QuerySet, Subquery
-from django.http import HttpRequest, HttpResponse
-from unfold.decorators import action, display
+from django.http import HttpRequest
+from unfold.decorators import display
 
 from aitbc.core import show
-from aitbc.core.pages import ReadOnlyAdmin, ReadOnlyInline, once
-from apps.gpu.admin.money import ait
+from aitbc.core.columns import column, link, state
+from aitbc.core.pages import Operation, ReadOnlyAdmin, ReadOnlyInline, once, sections
 from apps.gpu.admin.receipts import verify
 from apps.gpu.models import Attempt, Job, JobResult, Receipt
 from apps.gpu.runtimes import runtimes
 from apps.gpu.services import cancellation
+from apps.trading.admin import amounts
+from apps.trading.admin.amounts import amount
 from apps.trading.models import Payment
 
 STATES = {
@@ -23,6 +25,17 @@ STATES = {
     "completed": "success",
     "failed": "danger",
 }
+CANCEL = Operation(
+    name="cancel",
+    label="Cancel",
+    icon="cancel",
+    question="Cancel this job?",
+    effect="What was metered so far is paid to the provider, the rest returns to the client.",
+    confirm="Cancel the job",
+    done="Jobs canceled",
+    service=lambda job, *_: cancellation.cancel(client=None, job=job.pk),
+    is_apt=lambda job: job.finished_at is None,
+)
 
 
 class KindFilter(admin.SimpleListFilter):
@@ -44,18 +57,10 @@ class AttemptsOfJob(ReadOnlyInline):
     fields = readonly_fields = ("attempt", "miner_shown", "fault", "code", "message", "ran", "ended_at")
     verbose_name_plural = "Failed attempts"
     ordering = ("attempt",)
+    select_related = ("miner",)
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Attempt]:
-        attempts: QuerySet[Attempt] = super().get_queryset(request)
-        return attempts.select_related("miner")
-
-    @display(description="Miner")
-    def miner_shown(self, attempt: Attempt) -> str:
-        return show.link("gpu_miner", attempt.miner_id, attempt.miner)
-
-    @display(description="Ran for")
-    def ran(self, attempt: Attempt) -> str:
-        return show.duration(attempt.ms)
+    miner_shown = column("Miner", "miner", show.to)
+    ran = column("Ran for", "ms", show.duration)
 
 
 @admin.register(Job)
@@ -76,32 +81,30 @@ class JobAdmin(ReadOnlyAdmin):
     list_filter = ("state", KindFilter)
     search_fields = ("id", "client__email", "miner__id")
     search_help_text = "Job, miner, or the client's e-mail"
-    actions = ("cancel",)
-    actions_detail = ("cancel_this",)
+    operations = (CANCEL,)
     inlines = (AttemptsOfJob,)
-    fieldsets = (
-        (
-            None,
-            {
-                "fields": (
-                    ("kind", "state_shown"),
-                    ("client_shown", "miner_shown"),
-                    ("attempts", "priority"),
-                    "id",
-                )
-            },
-        ),
-        ("Error", {"fields": ("error_code", "error_message"), "classes": ("error",)}),
-        (
-            "Times",
-            {"fields": (("created_at", "expires_at"), ("leased_at", "started_at"), ("finished_at", "ran"))},
-        ),
-        ("Payment", {"fields": (("max_price_amount", "unit_price_amount"), "payment")}),
-        ("Receipt", {"fields": ("receipt_shown",)}),
-        ("Asked of the miner", {"fields": (("job_class", "offer_id"),)}),
-        ("Input", {"fields": ("input_shown", "input_artifact_shown")}),
-        ("Result", {"fields": ("progress_shown", "output", "output_artifact", "metrics")}),
+    fieldsets = sections(
+        {
+            None: (("kind", "state_shown"), ("client_shown", "miner_shown"), ("attempts", "priority"), "id"),
+            "Error": ("error_code", "error_message"),
+            "Times": (("created_at", "expires_at"), ("leased_at", "started_at"), ("finished_at", "ran")),
+            "Payment": (("max_price_amount", "unit_price_amount"), "payment"),
+            "Receipt": ("receipt_shown",),
+            "Asked of the miner": (("job_class", "offer_id"),),
+            "Input": ("input_shown", "input_artifact_shown"),
+            "Result": ("progress_shown", "output", "output_artifact", "metrics"),
+        }
     )
+
+    state_shown = state(STATES)
+    client_shown = column("Client", "client", show.to, ordering="client")
+    miner_shown = column("Miner", "miner", show.to, ordering="miner")
+    max_price_amount = amount("At most", "max_price", ordering="max_price")
+    unit_price_amount = amount("Price per device second", "unit_price")
+    ran = column("Metered", "units_ms", show.duration, ordering="units_ms")
+    input_shown = column("Inline", "input", show.document)
+    input_artifact_shown = link("Artifact", "gpu_artifact", "input_artifact")
+    progress_shown = column("Progress", "progress", show.document)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         jobs: QuerySet[Job] = super().get_queryset(request)
@@ -123,38 +126,10 @@ class JobAdmin(ReadOnlyAdmin):
         hidden = set() if obj is None or obj.error_code else {"Error"}
         return [part for part in self.fieldsets if part[0] not in hidden]
 
-    @display(description="Id")
-    def id_shown(self, job: Job) -> str:
-        return show.short(job.pk)
-
-    @display(description="State", ordering="state")
-    def state_shown(self, job: Job) -> str:
-        return show.state(job.state, STATES)
-
-    @display(description="Client", ordering="client")
-    def client_shown(self, job: Job) -> str:
-        return show.link("accounts_user", job.client_id, job.client)
-
-    @display(description="Miner", ordering="miner")
-    def miner_shown(self, job: Job) -> str:
-        return show.link("gpu_miner", job.miner_id, job.miner)
-
-    @display(description="At most", ordering="max_price")
-    def max_price_amount(self, job: Job) -> str:
-        return ait(job.max_price)
-
-    @display(description="Price per device second")
-    def unit_price_amount(self, job: Job) -> str:
-        return ait(job.unit_price)
-
     @display(description="Paid")
     def paid_amount(self, job: Any) -> str:
-        total = None if job.released is None or job.finished_at is None else int(job.released + job.fee)
-        return ait(total)
-
-    @display(description="Metered", ordering="units_ms")
-    def ran(self, job: Job) -> str:
-        return show.duration(job.units_ms)
+        paid = job.released is not None and job.finished_at is not None
+        return amounts.shown(int(job.released + job.fee) if paid else None)
 
     @display(description="Payment")
     @once
@@ -162,15 +137,10 @@ class JobAdmin(ReadOnlyAdmin):
         payment = Payment.objects.filter(job=job.pk).first()
         if payment is None:
             return show.NOTHING
-        parts = [
-            (name, ait(getattr(payment, name.lower()))) for name in ("Held", "Released", "Fee", "Refunded")
-        ]
-        line = (
-            show.link("trading_payment", payment.pk),
-            payment.state.replace("_", " "),
-            *(part for _, part in parts),
-        )
-        return show.table(("Payment", "State", *(name for name, _ in parts)), [line])
+        names = ("Held", "Released", "Fee", "Refunded")
+        parts = [amounts.shown(getattr(payment, name.lower())) for name in names]
+        line = (show.link("trading_payment", payment.pk), payment.state.replace("_", " "), *parts)
+        return show.table(("Payment", "State", *names), [line])
 
     @display(description="Receipt")
     @once
@@ -178,22 +148,8 @@ class JobAdmin(ReadOnlyAdmin):
         receipt = Receipt.objects.filter(pk=job.pk).first()
         if receipt is None:
             return "None: only a completed job has one."
-        ok, text = verify(receipt)
-        return show.table(
-            ("Receipt", "Verification"), [(show.link("gpu_receipt", job.pk), show.verdict(ok, text))]
-        )
-
-    @display(description="Inline")
-    def input_shown(self, job: Job) -> str:
-        return show.document(job.input)
-
-    @display(description="Artifact")
-    def input_artifact_shown(self, job: Job) -> str:
-        return show.link("gpu_artifact", job.input_artifact)
-
-    @display(description="Progress")
-    def progress_shown(self, job: Job) -> str:
-        return show.document(job.progress)
+        line = (show.link("gpu_receipt", job.pk), show.verdict(*verify(receipt)))
+        return show.table(("Receipt", "Verification"), [line])
 
     @display(description="Output")
     @once
@@ -211,31 +167,6 @@ class JobAdmin(ReadOnlyAdmin):
     def metrics(self, job: Job) -> str:
         result = _result(job)
         return show.document(result.metrics) if result and result.metrics else show.NOTHING
-
-    @action(description="Cancel", permissions=["operate"])
-    def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        self.apply_each(request, queryset, self._cancel, "Jobs canceled")
-
-    @action(
-        description="Cancel",
-        permissions=["operate"],
-        icon="cancel",
-        dialog={
-            "title": "Cancel this job?",
-            "description": "What was metered so far is paid to the provider, the rest returns to the client.",
-            "form_class": None,
-            "form_submit_text": "Cancel the job",
-        },
-    )
-    def cancel_this(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        return self.apply_one(request, object_id, self._cancel, "Jobs canceled")
-
-    def is_apt(self, name: str, job: Job) -> bool:
-        return job.finished_at is None
-
-    @staticmethod
-    def _cancel(job: Job) -> object:
-        return cancellation.cancel(client=None, job=job.pk)
 
 
 @once

@@ -1,13 +1,13 @@
 """What waits, what was tried, what was delivered, and what jobs ask of miners."""
 
 from django.contrib import admin
-from unfold.decorators import display
 
 from aitbc.core import show
+from aitbc.core.columns import column, link, state
 from aitbc.core.pages import ReadOnlyAdmin
 from apps.gpu.admin.jobs import KindFilter
-from apps.gpu.admin.money import ait
 from apps.gpu.models import Attempt, JobClass, JobResult, QueuedJob, Waiter
+from apps.trading.admin.amounts import amount
 
 FAULTS = {"client": "info", "provider": "warning", "platform": "danger"}
 
@@ -27,21 +27,10 @@ class QueuedJobAdmin(ReadOnlyAdmin):
     ordering = ("pk",)
     fields = (("job_shown", "kind"), ("max_price_amount", "expires_at"), ("rank", "avoid_shown"))
 
-    @display(description="Job")
-    def job_shown(self, queued: QueuedJob) -> str:
-        return show.short(queued.pk)
-
-    @display(description="Kind")
-    def kind(self, queued: QueuedJob) -> str:
-        return queued.job_class.kind
-
-    @display(description="At most")
-    def max_price_amount(self, queued: QueuedJob) -> str:
-        return ait(queued.max_price)
-
-    @display(description="Not to miner")
-    def avoid_shown(self, queued: QueuedJob) -> str:
-        return show.link("gpu_miner", queued.avoid)
+    job_shown = column("Job", "pk", show.short)
+    kind = column("Kind", "job_class.kind")
+    max_price_amount = amount("At most", "max_price")
+    avoid_shown = link("Not to miner", "gpu_miner", "avoid")
 
 
 @admin.register(JobClass)
@@ -68,17 +57,9 @@ class JobClassAdmin(ReadOnlyAdmin):
         "miner_shown",
     )
 
-    @display(description="CUDA at least")
-    def cuda_shown(self, job_class: JobClass) -> str:
-        return ".".join(map(str, job_class.cuda or ())) or show.NOTHING
-
-    @display(description="Models")
-    def models_shown(self, job_class: JobClass) -> str:
-        return ", ".join(job_class.model_names) or show.NOTHING
-
-    @display(description="Only miner")
-    def miner_shown(self, job_class: JobClass) -> str:
-        return show.link("gpu_miner", job_class.miner)
+    cuda_shown = column("CUDA at least", lambda row: ".".join(map(str, row.cuda or ())) or show.NOTHING)
+    models_shown = column("Models", lambda row: ", ".join(row.model_names) or show.NOTHING)
+    miner_shown = link("Only miner", "gpu_miner", "miner")
 
 
 @admin.register(Attempt)
@@ -93,21 +74,10 @@ class AttemptAdmin(ReadOnlyAdmin):
     fields = (("job_shown", "attempt"), ("miner_shown", "fault_shown"), "code", "message",
           ("leased_at", "started_at"), ("ended_at", "ran"))  # fmt: skip
 
-    @display(description="Job")
-    def job_shown(self, attempt: Attempt) -> str:
-        return show.link("gpu_job", attempt.job_id)
-
-    @display(description="Miner")
-    def miner_shown(self, attempt: Attempt) -> str:
-        return show.link("gpu_miner", attempt.miner_id, attempt.miner)
-
-    @display(description="Fault", ordering="fault")
-    def fault_shown(self, attempt: Attempt) -> str:
-        return show.state(attempt.fault, FAULTS)
-
-    @display(description="Ran for")
-    def ran(self, attempt: Attempt) -> str:
-        return show.duration(attempt.ms)
+    job_shown = link("Job", "gpu_job", "job_id")
+    miner_shown = column("Miner", "miner", show.to)
+    fault_shown = state(FAULTS, "fault", "Fault")
+    ran = column("Ran for", "ms", show.duration)
 
 
 @admin.register(JobResult)
@@ -119,21 +89,9 @@ class JobResultAdmin(ReadOnlyAdmin):
     ordering = ("-job_id",)
     fields = ("job_shown", "output_shown", "output_artifact", "metrics_shown")
 
-    @display(description="Id")
-    def id_shown(self, result: JobResult) -> str:
-        return show.short(result.pk)
-
-    @display(description="Job")
-    def job_shown(self, result: JobResult) -> str:
-        return show.link("gpu_job", result.pk)
-
-    @display(description="Output")
-    def output_shown(self, result: JobResult) -> str:
-        return show.document(result.output)
-
-    @display(description="Metrics, by the miner")
-    def metrics_shown(self, result: JobResult) -> str:
-        return show.document(result.metrics)
+    job_shown = link("Job", "gpu_job", "pk")
+    output_shown = column("Output", "output", show.document)
+    metrics_shown = column("Metrics, by the miner", "metrics", show.document)
 
 
 @admin.register(Waiter)

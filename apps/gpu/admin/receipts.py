@@ -6,12 +6,13 @@ from unfold.decorators import display
 
 from aitbc.chain import networks
 from aitbc.core import show
+from aitbc.core.columns import column, link
 from aitbc.core.errors import DomainError
-from aitbc.core.pages import ReadOnlyAdmin, once
+from aitbc.core.pages import ReadOnlyAdmin, once, sections
 from apps.gpu import receipts, verification
 from apps.gpu.models import Receipt
 from apps.gpu.selectors import receipts as selectors
-from apps.trading.models import ReceiptLeaf
+from apps.trading.models import ReceiptLeaf, SettlementBatch
 
 _CHECKS = {
     "signature": "the platform's signature over units, price and times",
@@ -47,45 +48,26 @@ class ReceiptAdmin(ReadOnlyAdmin):
     search_fields = ("job_id",)
     search_help_text = "Job"
     ordering = ("-job_id",)
-    fieldsets = (
-        (None, {"fields": (("job_shown", "kind"), ("units", "created_at"), ("total_amount", "fee_amount"))}),
-        ("Verification", {"fields": ("checks",)}),
-        ("Anchor", {"fields": ("leaf_shown", "anchor")}),
-        ("Signers", {"fields": ("platform_shown", "miner_shown")}),
-        ("Document", {"fields": ("document_shown",)}),
+    fieldsets = sections(
+        {
+            None: (("job_shown", "kind"), ("units", "created_at"), ("total_amount", "fee_amount")),
+            "Verification": ("checks",),
+            "Anchor": ("leaf_shown", "anchor"),
+            "Signers": ("platform_shown", "miner_shown"),
+            "Document": ("document_shown",),
+        }
     )
 
-    @display(description="Id")
-    def id_shown(self, receipt: Receipt) -> str:
-        return show.short(receipt.pk)
-
-    @display(description="Job")
-    def job_shown(self, receipt: Receipt) -> str:
-        return show.link("gpu_job", receipt.pk)
-
-    @display(description="Kind")
-    def kind(self, receipt: Receipt) -> str:
-        return str(receipt.document["statement"]["kind"])
-
-    @display(description="Metered")
-    def units(self, receipt: Receipt) -> str:
-        return show.duration(receipt.document["units"])
-
-    @display(description="Total")
-    def total_amount(self, receipt: Receipt) -> str:
-        return _money(receipt, "total")
-
-    @display(description="Fee")
-    def fee_amount(self, receipt: Receipt) -> str:
-        return _money(receipt, "fee")
-
-    @display(description="Leaf")
-    def leaf_short(self, receipt: Receipt) -> str:
-        return show.short(receipt.leaf)
-
-    @display(description="Leaf")
-    def leaf_shown(self, receipt: Receipt) -> str:
-        return show.code(receipt.leaf)
+    job_shown = link("Job", "gpu_job", "pk")
+    kind = column("Kind", lambda receipt: receipt.document["statement"]["kind"])
+    units = column("Metered", lambda receipt: show.duration(receipt.document["units"]))
+    total_amount = column("Total", lambda receipt: _money(receipt.document["total"]))
+    fee_amount = column("Fee", lambda receipt: _money(receipt.document["fee"]))
+    leaf_short = column("Leaf", "leaf", show.short)
+    leaf_shown = column("Leaf", "leaf", show.code)
+    platform_shown = column("Platform", lambda receipt: show.code(receipt.document["platform"]["address"]))
+    miner_shown = column("Miner", lambda receipt: show.code(receipt.document["miner"]["address"]))
+    document_shown = column("As signed", "document", show.document)
 
     @display(description="Checked just now")
     @once
@@ -107,24 +89,10 @@ class ReceiptAdmin(ReadOnlyAdmin):
             return "Nowhere: its leaf is missing."
         if leaf.batch is None:
             return "Not yet: it waits for the next settlement batch."
-        return _anchor_table(receipt, leaf)
-
-    @display(description="Platform")
-    def platform_shown(self, receipt: Receipt) -> str:
-        return show.code(receipt.document["platform"]["address"])
-
-    @display(description="Miner")
-    def miner_shown(self, receipt: Receipt) -> str:
-        return show.code(receipt.document["miner"]["address"])
-
-    @display(description="As signed")
-    def document_shown(self, receipt: Receipt) -> str:
-        return show.document(receipt.document)
+        return _anchor_table(receipt, leaf, leaf.batch)
 
 
-def _anchor_table(receipt: Receipt, leaf: ReceiptLeaf) -> SafeString | str:
-    batch = leaf.batch
-    assert batch is not None  # the caller has looked
+def _anchor_table(receipt: Receipt, leaf: ReceiptLeaf, batch: SettlementBatch) -> SafeString | str:
     found = selectors.anchor_of(receipt.pk)
     lines: list[tuple[object, ...]] = [
         ("Batch", show.link("trading_settlementbatch", batch.pk, batch.pk)),
@@ -143,7 +111,6 @@ def _outcome(result: bool | None) -> str:
     return {True: "holds", False: "fails", None: "nothing to check"}[result]
 
 
-def _money(receipt: Receipt, name: str) -> str:
-    amount = receipt.document[name]
+def _money(amount: dict[str, str]) -> str:
     whole, _, fraction = amount["amount"].partition(".")
     return show.decimal(whole, fraction, amount["asset"])

@@ -5,10 +5,10 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from unfold.decorators import display
 
 from aitbc.core import show
-from aitbc.core.pages import ReadOnlyAdmin
+from aitbc.core.columns import column, link, state
+from aitbc.core.pages import ReadOnlyAdmin, sections
 from apps.trading.models import ReceiptLeaf, SettlementBatch
 
 STATES = {"sealed": "info", "final": "success", "failed": "danger"}
@@ -36,29 +36,23 @@ class ReceiptLeafAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
     fields = (("id", "created_at"), "leaf_shown", ("job_shown", "receipt"), ("batch_shown", "position"))
 
-    @display(description="Leaf")
-    def leaf_short(self, leaf: ReceiptLeaf) -> str:
-        return show.short(leaf.leaf)
+    leaf_short = column("Leaf", "leaf", show.short)
+    leaf_shown = column("Leaf", "leaf", show.code)
+    job_shown = link("Job", "gpu_job", "job")
+    receipt = column("Receipt", lambda leaf: show.link("gpu_receipt", leaf.job, "Receipt of this job"))
+    batch_shown = link("Batch", "trading_settlementbatch", "batch_id")
 
-    @display(description="Leaf")
-    def leaf_shown(self, leaf: ReceiptLeaf) -> str:
-        return show.code(leaf.leaf)
 
-    @display(description="Job")
-    def job_shown(self, leaf: ReceiptLeaf) -> str:
-        return show.link("gpu_job", leaf.job)
+class BatchColumns:
+    """What batches of receipts and of payouts show alike."""
 
-    @display(description="Receipt")
-    def receipt(self, leaf: ReceiptLeaf) -> str:
-        return show.link("gpu_receipt", leaf.job, "Receipt of this job")
-
-    @display(description="Batch")
-    def batch_shown(self, leaf: ReceiptLeaf) -> str:
-        return show.link("trading_settlementbatch", leaf.batch_id)
+    state_shown = state(STATES)
+    root_shown = column("Merkle root", "root", show.code)
+    tx_shown = column("Transaction", "tx_hash", show.code)
 
 
 @admin.register(SettlementBatch)
-class SettlementBatchAdmin(ReadOnlyAdmin):
+class SettlementBatchAdmin(BatchColumns, ReadOnlyAdmin):
     icon = "anchor"
     list_display = (
         "id_shown",
@@ -74,32 +68,15 @@ class SettlementBatchAdmin(ReadOnlyAdmin):
     list_filter = ("state",)
     search_fields = ("id", "tx_hash", "root")
     search_help_text = "Id, transaction or root"
-    fieldsets = (
-        (None, {"fields": (("state_shown", "network"), ("receipts", "leaves"), "id")}),
-        ("Anchor", {"fields": ("root_shown", "tx_shown", ("block", "gas_used"))}),
-        ("Times", {"fields": (("created_at", "finalized_at"),)}),
+    fieldsets = sections(
+        {
+            None: (("state_shown", "network"), ("receipts", "leaves"), "id"),
+            "Anchor": ("root_shown", "tx_shown", ("block", "gas_used")),
+            "Times": (("created_at", "finalized_at"),),
+        }
     )
 
-    @display(description="Id")
-    def id_shown(self, batch: SettlementBatch) -> str:
-        return show.short(batch.pk)
-
-    @display(description="State", ordering="state")
-    def state_shown(self, batch: SettlementBatch) -> str:
-        return show.state(batch.state, STATES)
-
-    @display(description="Root")
-    def root_short(self, batch: SettlementBatch) -> str:
-        return show.short(batch.root)
-
-    @display(description="Merkle root")
-    def root_shown(self, batch: SettlementBatch) -> str:
-        return show.code(batch.root)
-
-    @display(description="Transaction")
-    def tx_shown(self, batch: SettlementBatch) -> str:
-        return show.code(batch.tx_hash)
-
-    @display(description="Leaves")
-    def leaves(self, batch: SettlementBatch) -> str:
-        return show.listed("trading_receiptleaf", "Its receipts' leaves", q=batch.pk)
+    root_short = column("Root", "root", show.short)
+    leaves = column(
+        "Leaves", lambda batch: show.listed("trading_receiptleaf", "Its receipts' leaves", q=batch.pk)
+    )
