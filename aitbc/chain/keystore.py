@@ -59,7 +59,7 @@ def _read_private(path: Path) -> str:
     return path.read_text()
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """Create `path`, or raise FileExistsError; never readable by others, never half written."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -78,7 +78,7 @@ def _password(*, create: bool) -> str:
     path = Path(settings.KEYS_DIR) / "password"
     if create and not path.exists():
         with suppress(FileExistsError):  # another process made it first: its password counts
-            _write_private(path, secrets.token_urlsafe(32))
+            write_private(path, secrets.token_urlsafe(32))
     return _read_private(path).strip()
 
 
@@ -104,7 +104,7 @@ def store(role: str, private_key: bytes) -> Signer:
 
     document = create_keyfile_json(private_key, _password(create=True), kdf="scrypt", iterations=_SCRYPT_N)
     try:
-        _write_private(_path(role), json.dumps(document))
+        write_private(_path(role), json.dumps(document))
     except FileExistsError:
         raise Conflict("keystore.exists", f"the role {role} has a key already") from None
     return Signer(role, private_key)

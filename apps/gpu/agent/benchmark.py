@@ -17,9 +17,13 @@ def measure(device: str, *, seconds: float) -> dict[str, float]:
 
     Both are sustained rates, so a machine that does other work at the time reports less.
     """
+    (n, rounds), size = _WORK[device], _COPY_BYTES[device]
+    multiplier = Multiplier(_SEED, n, device=device)
+    products = _rate(lambda: multiplier.product(0, rounds), seconds)
+    copies = _rate(_copier(device, size), seconds)
     return {
-        "tflops": round(_tflops(device, seconds), 4),
-        "memory_gbps": round(_memory_gbps(device, seconds), 2),
+        "tflops": round(products * 2 * n**3 * rounds / 1e12, 4),
+        "memory_gbps": round(copies * 2 * size / 1e9, 2),
     }
 
 
@@ -31,17 +35,6 @@ def _rate(work: Callable[[], Any], seconds: float) -> float:
         work()
         runs += 1
     return runs / elapsed
-
-
-def _tflops(device: str, seconds: float) -> float:
-    n, rounds = _WORK[device]
-    multiplier = Multiplier(_SEED, n, device=device)
-    return _rate(lambda: multiplier.product(0, rounds), seconds) * 2 * n**3 * rounds / 1e12
-
-
-def _memory_gbps(device: str, seconds: float) -> float:
-    size = _COPY_BYTES[device]
-    return _rate(_copier(device, size), seconds) * 2 * size / 1e9
 
 
 def _copier(device: str, size: int) -> Callable[[], Any]:

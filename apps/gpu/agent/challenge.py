@@ -31,7 +31,7 @@ Place = tuple[int, int]  # (step, index of the row)
 
 @dataclass(frozen=True)
 class Spec:
-    """The work of one challenge; every device asked does all of it, under a seed of its own."""
+    """The work of one challenge: of one device, under a seed of its own."""
 
     seed: bytes  # 32 bytes
     n: int
@@ -42,11 +42,6 @@ class Spec:
     def operations(self) -> int:
         """Floating-point operations that one device has to do."""
         return 2 * self.n**3 * self.rounds * self.steps
-
-    def for_device(self, uuid: str) -> "Spec":
-        """Devices asked together get different matrices, so that one cannot answer for another."""
-        seed = hashlib.sha256(self.seed + uuid.encode()).digest()
-        return Spec(seed, self.n, self.rounds, self.steps)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"seed": self.seed.hex()}
@@ -98,18 +93,13 @@ def commit(spec: Spec, context: Context) -> dict[str, list[str]]:
 def open_rows(spec: Spec, wanted: Sequence[Sequence[int]], context: Context) -> list[dict[str, Any]]:
     """The Merkle proof of each place, from the leaves that `commit` kept in the same folder."""
     content = (context.folder / _LEAVES).read_bytes()
-    width = merkle.LEAF_SIZE
-    trees: dict[int, merkle.Tree] = {}
-    opened = []
-    for step, index in wanted:
-        if step not in trees:
-            start = step * spec.n * width
-            trees[step] = merkle.Tree(
-                [content[at : at + width] for at in range(start, start + spec.n * width, width)]
-            )
-        proof = ["0x" + node.hex() for node in trees[step].proof(index)]
-        opened.append({"step": step, "index": index, "proof": proof})
-    return opened
+    leaves = [content[at : at + merkle.LEAF_SIZE] for at in range(0, len(content), merkle.LEAF_SIZE)]
+    steps = {step for step, _ in wanted}
+    trees = {step: merkle.Tree(leaves[step * spec.n : (step + 1) * spec.n]) for step in steps}
+    return [
+        {"step": step, "index": index, "proof": ["0x" + node.hex() for node in trees[step].proof(index)]}
+        for step, index in wanted
+    ]
 
 
 # -- the platform ------------------------------------------------------------------------------
@@ -137,12 +127,3 @@ def _is_committed(leaf: bytes, proof: Any, root: str) -> bool:
         return merkle.verify(leaf, nodes, bytes.fromhex(root.removeprefix("0x")))
     except (TypeError, ValueError, AttributeError):  # a proof that is no list of hashes proves nothing
         return False
-
-
-def verify_roots(spec: Spec, roots: Any) -> str | None:
-    """Why `roots` is not a commitment to `spec`, before any nonce is drawn for it; None if it is."""
-    if not isinstance(roots, list) or len(roots) != spec.steps:
-        return f"a commitment to this challenge has {spec.steps} roots"
-    if any(not isinstance(root, str) or len(root) != 66 or not root.startswith("0x") for root in roots):
-        return "a root is 0x and 32 bytes in hex"
-    return None

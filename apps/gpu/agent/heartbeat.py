@@ -3,11 +3,11 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
-from aitbc.core.errors import Conflict, DomainError, NotFound, Unavailable
+from aitbc.core.errors import DomainError, NotFound, Unavailable
 from apps.gpu import statements
 from apps.gpu.agent.detect import Device
 from apps.gpu.agent.identity import Identity
@@ -78,13 +78,11 @@ class Heart:
         except NotFound:
             logger.warning("the platform does not know this miner; registering anew")
             self._on_unknown()
-        except Conflict as error:
-            self._catch_up(error)
         except DomainError as error:
-            logger.error("the platform refused a heartbeat", code=error.code, reason=error.message)
+            self._catch_up(error)
 
     def _send(self) -> JSON:
-        telemetry = [self._sample(sampler) for sampler in self._samplers]
+        telemetry = [{"device_id": self._device_ids[s.device.uuid], **s.sample()} for s in self._samplers]
         running = sorted(self._running())
         values = statements.heartbeat_values(
             miner=self._miner,
@@ -107,10 +105,7 @@ class Heart:
         self._signed_at = time.monotonic() if signing else self._signed_at
         return answer
 
-    def _sample(self, sampler: Sampler) -> dict[str, Any]:
-        return {"device_id": self._device_ids[sampler.device.uuid], **sampler.sample()}
-
-    def _catch_up(self, error: Conflict) -> None:
+    def _catch_up(self, error: DomainError) -> None:
         """A beat whose answer got lost was accepted all the same: go on from where the platform stands."""
         expected = error.context.get("expected")
         if not isinstance(expected, dict):

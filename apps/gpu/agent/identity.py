@@ -1,13 +1,14 @@
 """The miner's two credentials: its API key, and the signing key that its work and heartbeats carry."""
 
-import os
 import re
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from aitbc.chain.keystore import write_private
 from aitbc.chain.signing import Domain, Struct, address_of, digest, new_private_key, sign
 
 _API_KEY: Final = re.compile(r"ait_([0-9A-Za-z]+)_[0-9A-Za-z_-]+\Z")
@@ -31,7 +32,8 @@ def load_identity(path: Path) -> Identity:
     since the platform knows the miner's work by the old one.
     """
     if not path.exists():
-        _create(path, new_private_key())
+        with suppress(FileExistsError):  # another miner with this state was first: its key counts
+            write_private(path, new_private_key().hex())
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise PermissionError(f"{path} can be read by others; chmod 600 it")
     text = path.read_text().strip()
@@ -39,17 +41,6 @@ def load_identity(path: Path) -> Identity:
         raise ValueError(f"{path} does not hold a signing key of 32 bytes in hex")
     key = bytes.fromhex(text)
     return Identity(address_of(key), key)
-
-
-def _create(path: Path, key: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    part = path.with_suffix(".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w") as file:
-        file.write(key.hex())
-        file.flush()
-        os.fsync(descriptor)
-    os.replace(part, path)  # whole or not at all
 
 
 def read_api_key(path: Path) -> tuple[str, str]:

@@ -103,19 +103,18 @@ class Agent:
         """Slots dealt to the devices in turn; those of one processor share its threads."""
         slots, devices = self._config.slots, self._devices
         dealt = [devices[number % len(devices)] for number in range(slots)]
-        return [self._slot(device, max(1, len(device.cpus) // slots)) for device in dealt]
+        return [self._slot(device, slots) for device in dealt]
 
-    def _slot(self, device: Device, threads: int) -> Slot:
+    def _slot(self, device: Device, sharers: int = 1) -> Slot:
         variable = {"cuda": "CUDA_VISIBLE_DEVICES", "rocm": "HIP_VISIBLE_DEVICES"}.get(device.kind)
         visible = device.uuid if device.kind == "cuda" else str(device.index)
+        threads = max(1, len(device.cpus) // sharers)
         return Slot(device.kind, threads, ((variable, visible),) if variable else ())
 
     # -- life ----------------------------------------------------------------------------------
     def run(self, *, once: bool = False) -> Summary:
         """DomainError if the platform refuses this miner; an outage is waited out."""
-        self._measure()
-        self._register_patiently()
-        self._heart.start()
+        self.attach()
         poller = threading.Thread(target=self._poll_on, args=(once,), name="poll", daemon=True)
         poller.start()
         self._stopping.wait()
@@ -160,8 +159,7 @@ class Agent:
             self._changed.wait_for(lambda: not self._leases)
         if self._prover is not None:
             self._prover.join()
-        self._heart.stop()
-        self._tell_platform(self._transport.sign_off)
+        self.detach()
         logger.info("signed off", **self.summary.jobs)
 
     def _tell_platform(self, call: Callable[[], None]) -> None:
@@ -174,15 +172,11 @@ class Agent:
     def _measure(self) -> None:
         for device in self._devices:
             with self._sandbox.workspace() as workspace:
-                slot = self._slot(device, max(1, len(device.cpus)))
                 limits = Limits(seconds=120, memory_bytes=self._config.memory_bytes)
-                payload = {"seconds": BENCHMARK_SECONDS}
-                self._measured[device.uuid] = self._sandbox.run(
-                    workspace, "benchmark", payload, limits, slot
-                ).output
-            logger.info(
-                "device measured", uuid=device.uuid, model=device.model, **self._measured[device.uuid]
-            )
+                asked = {"seconds": BENCHMARK_SECONDS}
+                found = self._sandbox.run(workspace, "benchmark", asked, limits, self._slot(device)).output
+            self._measured[device.uuid] = found
+            logger.info("device measured", uuid=device.uuid, model=device.model, **found)
 
     def _register_patiently(self) -> None:
         for pause in pauses():
@@ -260,7 +254,7 @@ class Agent:
 
     def _prove(self, asked: JSON) -> JSON:
         device = next(device for device in self._devices if device.uuid == asked["device"])
-        slot = self._slot(device, max(1, len(device.cpus)))
+        slot = self._slot(device)
         limits = Limits(seconds=600, memory_bytes=self._config.memory_bytes)
         spec = protocol.Spec.from_json(asked["spec"]).as_json()
         with self._sandbox.workspace() as workspace:
@@ -312,16 +306,14 @@ class Agent:
 
     def _idle(self, begun: float) -> None:
         """Until there may be work. Where all places to wait are taken the answer comes at once: pause."""
-        if self._wait_url is None:
-            pause = 0 if time.monotonic() - begun >= 1 else 1
-        else:
-            try:
-                self._transport.wait(self._wait_url, seconds=WAIT_SECONDS)
-                pause = 0
-            except (Unavailable, NotFound) as error:  # polling still works, only slower
-                logger.info("no place to wait", reason=error.message)
-                pause = 1
-        self._stopping.wait(pause)
+        try:
+            if self._wait_url is not None:
+                return self._transport.wait(self._wait_url, seconds=WAIT_SECONDS)
+            if time.monotonic() - begun >= 1:
+                return
+        except (Unavailable, NotFound) as error:  # polling still works, only slower
+            logger.info("no place to wait", reason=error.message)
+        self._stopping.wait(1)
 
     def _poll(self, *, most: int, wait_seconds: float) -> int:
         jobs = self._transport.poll(max_jobs=most, wait_seconds=wait_seconds, kinds=self.kinds)

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 Tier = Literal["bubblewrap", "process"]
 MIB: Final = 1 << 20
 LOG_BYTES: Final = MIB
-_TICK_SECONDS: Final = 0.02  # between two looks at memory; a process fills about 100 MiB in that time
+_TICK_MS: Final = 20.0  # between two looks at memory; a process fills about 100 MiB in that time
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _INHERITED: Final = ("LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "ROCM_PATH", "TZ")
 
@@ -127,10 +127,8 @@ class Sandbox:
         return facts
 
     # -- running -------------------------------------------------------------------------------
-    @contextlib.contextmanager
-    def workspace(self) -> Iterator[Workspace]:
-        with self._workspaces.new() as workspace:
-            yield workspace
+    def workspace(self) -> contextlib.AbstractContextManager[Workspace]:
+        return self._workspaces.new()
 
     def run(
         self,
@@ -159,13 +157,13 @@ class Sandbox:
         begun = time.monotonic()
         process = self._launch(workspace, limits)
         try:
-            peak = _watch(process, begun + limits.seconds, limits, stopped)
+            peak = _watch(process.pid, begun + limits.seconds, limits, stopped)
         finally:
             code = process.finish()
         milliseconds = round((time.monotonic() - begun) * 1000)
         return self._outcome(workspace, limits, code, peak, milliseconds)
 
-    def _launch(self, workspace: Workspace, limits: Limits) -> "_Process":
+    def _launch(self, workspace: Workspace, limits: Limits) -> "_Forked | _Started":
         processors = len(os.sched_getaffinity(0))  # the miner's own share, which its jobs inherit
         cpu_seconds = int(limits.seconds * processors) + 5
         confined: dict[str, Any] = {"cpu_seconds": cpu_seconds, "file_bytes": limits.file_bytes}
@@ -201,7 +199,8 @@ class Sandbox:
         content = workspace.read(child.RESULT, limits.output_bytes + MIB)
         if content is None:
             _log_tail(workspace)
-            raise RuntimeFailure(Code.CRASHED, f"the job ended without a result: {_describe(code)}")
+            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            raise RuntimeFailure(Code.CRASHED, f"the job ended without a result: {how}")
         try:
             answer = json.loads(content)
             failure, output = answer.get("failure"), answer.get("output")
@@ -241,33 +240,26 @@ def _clean_environment(threads: int) -> dict[str, str]:
 
 
 # -- processes ---------------------------------------------------------------------------------
-class _Process:
-    """A running job: `pid` leads its process group."""
-
-    pid: int
-
-    def finish(self) -> int:
-        """Kills what is left of the group and reaps its leader; its exit code, negative for a signal."""
-        raise NotImplementedError
-
-    def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+# A running job: `pid` leads its process group; `finish` kills what is left of the group and reaps its
+# leader, and returns its exit code, negative for a signal.
+def _kill_group(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
-class _Forked(_Process):
+class _Forked:
     def __init__(self, zygote: Zygote, pid: int) -> None:
         self.pid, self._zygote = pid, zygote
 
     def finish(self) -> int:
-        self._kill_group()
+        _kill_group(self.pid)
         try:
             return self._zygote.wait(self.pid)
         except (ConnectionError, BrokenPipeError):
             return -signal.SIGKILL  # the zygote's end took the job with it
 
 
-class _Started(_Process):
+class _Started:
     def __init__(self, argv: list[str], log: Path) -> None:
         with open(log, "wb") as file:
             self._process = subprocess.Popen(
@@ -276,18 +268,19 @@ class _Started(_Process):
         self.pid = self._process.pid
 
     def finish(self) -> int:
-        self._kill_group()
+        _kill_group(self.pid)
         code = self._process.wait()
         return 128 - code if code > 128 else code  # as a shell does, bwrap adds 128 to a signal
 
 
-def _watch(process: _Process, deadline: float, limits: Limits, stopped: Callable[[], bool]) -> int:
+def _watch(pid: int, deadline: float, limits: Limits, stopped: Callable[[], bool]) -> int:
     """Waits for the end of the job, or raises why it must end. Returns the most resident bytes seen."""
-    peak, tick = 0, 0
-    with contextlib.closing(_Descriptor(os.pidfd_open(process.pid))) as ended:
-        while not ended.ready(_TICK_SECONDS if tick else 0.002):
-            peak = max(peak, _resident(process.pid))
-            tick += 1
+    peak, tick_ms = 0, 2.0  # the first look comes early, for the shortest jobs
+    descriptor, ended = os.pidfd_open(pid), select.poll()
+    ended.register(descriptor, select.POLLIN)
+    try:
+        while not ended.poll(tick_ms):
+            peak, tick_ms = max(peak, _resident(pid)), _TICK_MS
             if peak > limits.memory_bytes:
                 used = f"{peak // MIB} MiB of memory, its limit is {limits.memory_bytes // MIB} MiB"
                 raise RuntimeFailure(Code.MEMORY, f"the job used {used}")
@@ -295,43 +288,26 @@ def _watch(process: _Process, deadline: float, limits: Limits, stopped: Callable
                 raise RuntimeFailure(Code.TIMEOUT, f"the job ran longer than its {limits.seconds:g} seconds")
             if stopped():
                 raise Canceled
+    finally:
+        os.close(descriptor)
     return peak
-
-
-class _Descriptor:
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self._poll = select.poll()
-        self._poll.register(number, select.POLLIN)
-
-    def ready(self, seconds: float) -> bool:
-        return bool(self._poll.poll(seconds * 1000))
-
-    def close(self) -> None:
-        os.close(self._number)
 
 
 def _resident(pid: int) -> int:
     """Resident bytes of a process and its descendants (pages they share count for each of them)."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        below = [int(line) for task in Path(f"/proc/{pid}/task").iterdir() for line in _children(task)]
+        below = [
+            int(line)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for line in (task / "children").read_text().split()
+        ]
     except (FileNotFoundError, ProcessLookupError):  # it has ended
         return 0
     return pages * _PAGE + sum(map(_resident, below))
-
-
-def _children(task: Path) -> list[str]:
-    return (task / "children").read_text().split()
 
 
 def _log_tail(workspace: Workspace) -> None:
     """The end of what a crashed job printed, for the provider's eyes: it may name paths of the host."""
     if printed := workspace.read(child.LOG, LOG_BYTES):
         logger.warning("a job crashed; it printed: %s", printed[-2000:].decode(errors="replace").strip())
-
-
-def _describe(code: int) -> str:
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit code {code}"

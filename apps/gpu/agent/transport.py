@@ -19,6 +19,7 @@ from aitbc.core.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    NotReady,
     Unauthenticated,
     Unavailable,
 )
@@ -183,11 +184,7 @@ def _unreachable(error: httpx.TransportError) -> Unavailable:
 
 
 _KINDS: Final[dict[int, type[DomainError]]] = {
-    401: Unauthenticated,
-    403: Forbidden,
-    404: NotFound,
-    409: Conflict,
-    425: Conflict,
+    kind.status: kind for kind in (Unauthenticated, Forbidden, NotFound, Conflict, NotReady)
 }
 
 

@@ -176,7 +176,7 @@ class Platform:
     def challenge_commit(self, identifier, roots):
         self._hear("challenge_commit", identifier)
         self.spec = challenge.Spec.from_json(self.challenge["spec"])
-        assert challenge.verify_roots(self.spec, roots) is None
+        assert len(roots) == self.spec.steps
         self.roots = roots
         return {"nonce": "0x" + "44" * 32, "rows": challenge.places(b"\x44" * 32, self.spec)}
 
