@@ -3,18 +3,7 @@
 from functools import cache
 
 from apps.gpu.runtimes import bench_matmul, onnx_infer, text_embed, vision_ocr
-from apps.gpu.runtimes.contract import Code, Context, Runtime, RuntimeFailure
-
-__all__ = [
-    "Code",
-    "Context",
-    "Runtime",
-    "RuntimeFailure",
-    "available_kinds",
-    "find",
-    "runtimes",
-    "unavailable",
-]
+from apps.gpu.runtimes.contract import Code, Runtime, RuntimeFailure
 
 
 @cache

@@ -8,34 +8,27 @@ from typing import Any, Final
 
 from aitbc.chain import merkle
 from apps.gpu.runtimes import matrices
-from apps.gpu.runtimes.contract import DIALECT, Context, Runtime, missing_packages
+from apps.gpu.runtimes.contract import Context, Runtime, closed, missing_packages
 
 MAX_REPEATS: Final = 1_000
 
-INPUT: Final = {
-    "$schema": DIALECT,
-    "type": "object",
-    "properties": {
+INPUT: Final = closed(
+    {
         "n": {"type": "integer", "minimum": matrices.MIN_N, "maximum": matrices.MAX_N},
         "seed": {"type": "integer", "minimum": 0, "maximum": 2**53 - 1},
         "dtype": {"enum": ["float32", "float16", "bfloat16"]},
         "repeats": {"type": "integer", "minimum": 1, "maximum": MAX_REPEATS},
     },
-    "required": ["n", "seed", "dtype"],
-    "additionalProperties": False,
-}
-OUTPUT: Final = {
-    "$schema": DIALECT,
-    "type": "object",
-    "properties": {
+    optional=["repeats"],
+)
+OUTPUT: Final = closed(
+    {
         "n": {"type": "integer"},
         "seconds": {"type": "number", "exclusiveMinimum": 0},
         "tflops": {"type": "number", "exclusiveMinimum": 0},
         "root": {"type": "string", "pattern": "^0x[0-9a-f]{64}$"},
-    },
-    "required": ["n", "seconds", "tflops", "root"],
-    "additionalProperties": False,
-}
+    }
+)
 
 
 def seed_bytes(seed: int) -> bytes:
@@ -51,13 +44,9 @@ def run(job: Any, context: Context) -> tuple[Any, dict[str, Any]]:
     for _ in range(repeats):
         product = multiplier.product(0)
     seconds = time.perf_counter() - begun
-    root = merkle.root(matrices.leaves(0, product))
-    output = {
-        "n": n,
-        "seconds": seconds,
-        "tflops": 2 * n**3 * repeats / seconds / 1e12,
-        "root": "0x" + root.hex(),
-    }
+    tflops = 2 * n**3 * repeats / seconds / 1e12
+    root = "0x" + merkle.root(matrices.leaves(0, product)).hex()
+    output = {"n": n, "seconds": seconds, "tflops": tflops, "root": root}
     return output, {"computed_in": "float32" if context.device == "cpu" else job["dtype"]}
 
 
@@ -71,6 +60,5 @@ RUNTIME: Final = Runtime(
     output_schema=OUTPUT,
     run=run,
     available=available,
-    deterministic=True,
     preload=("numpy",),
 )

@@ -5,18 +5,23 @@ NumPy, onnxruntime and the like only inside its functions: importing all of them
 and some 150 MB that no web worker should carry.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Literal
 
 UNIT: Final = "device_second"
-DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 SHA256: Final[dict[str, Any]] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
 Fault = Literal["client", "provider"]
 Schema = Mapping[str, Any]
+
+
+def closed(properties: Schema, *, optional: Collection[str] = ()) -> dict[str, Any]:
+    """JSON Schema of an object with these properties, all needed but the `optional` ones, and no others."""
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 class Code(StrEnum):
@@ -33,15 +38,8 @@ class Code(StrEnum):
 
 # Time, memory and output are the client's: the limits were agreed before the lease. A crash and a
 # kind that this machine does not have are the provider's until a second miner shows otherwise.
-FAULTS: Final[dict[Code, Fault]] = {
-    Code.UNKNOWN: "provider",
-    Code.TIMEOUT: "client",
-    Code.MEMORY: "client",
-    Code.OUTPUT_TOO_LARGE: "client",
-    Code.INVALID_MODEL: "client",
-    Code.INVALID_INPUT: "client",
-    Code.CRASHED: "provider",
-}
+_PROVIDERS: Final = (Code.UNKNOWN, Code.CRASHED)
+FAULTS: Final[dict[Code, Fault]] = {code: "provider" if code in _PROVIDERS else "client" for code in Code}
 
 
 class RuntimeFailure(Exception):
@@ -57,6 +55,14 @@ class RuntimeFailure(Exception):
         return FAULTS[self.code]
 
 
+def invalid_input(message: str) -> RuntimeFailure:
+    return RuntimeFailure(Code.INVALID_INPUT, message)
+
+
+def invalid_model(message: str) -> RuntimeFailure:
+    return RuntimeFailure(Code.INVALID_MODEL, message)
+
+
 @dataclass(frozen=True)
 class Context:
     """What a job may use: its scratch folder, the artifacts it names, a device and CPU threads."""
@@ -69,22 +75,17 @@ class Context:
     def artifact(self, sha256: str) -> Path:
         """File of an artifact that the input names; `runtime.invalid_input` if it was not fetched."""
         if sha256 not in self.artifacts:
-            raise RuntimeFailure(Code.INVALID_INPUT, f"artifact {sha256} was not given to this job")
+            raise invalid_input(f"artifact {sha256} was not given to this job")
         return self.artifacts[sha256]
 
 
 Run = Callable[[Any, Context], tuple[Any, dict[str, Any]]]
 
 
-def _no_artifacts(_: Any) -> tuple[str, ...]:
-    return ()
-
-
 @dataclass(frozen=True)
 class Runtime:
     """One job kind.
 
-    `deterministic`: the same input gives the same output on any machine, apart from measured times.
     `runs_client_code`: parses a client's model, so production wants a real sandbox around it.
     `run(input, context)` returns (output, metrics) or raises `RuntimeFailure`; it trusts the input to
     match `input_schema`. `artifacts(input)` names what must be fetched first. `available(device)` says
@@ -97,9 +98,8 @@ class Runtime:
     output_schema: Schema
     run: Run
     available: Callable[[str], str | None]
-    deterministic: bool
     runs_client_code: bool = False
-    artifacts: Callable[[Any], tuple[str, ...]] = _no_artifacts
+    artifacts: Callable[[Any], tuple[str, ...]] = lambda _: ()
     preload: tuple[str, ...] = ()
     unit: str = UNIT
 

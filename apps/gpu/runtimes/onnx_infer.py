@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from apps.gpu.runtimes import onnx_model
 from apps.gpu.runtimes.contract import (
-    DIALECT,
     SHA256,
-    Code,
     Context,
     Runtime,
-    RuntimeFailure,
+    closed,
+    invalid_input,
+    invalid_model,
     missing_packages,
 )
 
@@ -38,59 +38,30 @@ _SHAPE: Final = {
 
 # The numbers themselves are checked by NumPy in the sandbox: one JSON Schema step per number would
 # cost the web process seconds for an input of 1 MiB.
-INPUT: Final = {
-    "$schema": DIALECT,
-    "type": "object",
-    "properties": {
-        "model": SHA256,
-        "inputs": {
-            "type": "object",
-            "maxProperties": 64,
-            "additionalProperties": {
-                "type": "object",
-                "properties": {
-                    "dtype": {"enum": list(DTYPES)},
-                    "shape": _SHAPE,
-                    "data": {
-                        "description": "numbers in row-major order, or the SHA-256 of an artifact with the "
-                        "same values as raw little-endian bytes",
-                        "oneOf": [{"type": "array", "maxItems": MAX_ELEMENTS}, SHA256],
-                    },
-                },
-                "required": ["dtype", "shape", "data"],
-                "additionalProperties": False,
-            },
+_GIVEN: Final = closed(
+    {
+        "dtype": {"enum": list(DTYPES)},
+        "shape": _SHAPE,
+        "data": {
+            "description": "numbers in row-major order, or the SHA-256 of an artifact with the "
+            "same values as raw little-endian bytes",
+            "oneOf": [{"type": "array", "maxItems": MAX_ELEMENTS}, SHA256],
         },
-    },
-    "required": ["model", "inputs"],
-    "additionalProperties": False,
-}
-OUTPUT: Final = {
-    "$schema": DIALECT,
-    "type": "object",
-    "properties": {
-        "outputs": {
-            "type": "object",
-            "additionalProperties": {
-                "type": "object",
-                "properties": {"dtype": {"enum": list(DTYPES)}, "shape": _SHAPE, "data": {"type": "array"}},
-                "required": ["dtype", "shape", "data"],
-                "additionalProperties": False,
-            },
-        }
-    },
-    "required": ["outputs"],
-    "additionalProperties": False,
-}
+    }
+)
+INPUT: Final = closed(
+    {
+        "model": SHA256,
+        "inputs": {"type": "object", "maxProperties": 64, "additionalProperties": _GIVEN},
+    }
+)
+_MADE: Final = closed({"dtype": {"enum": list(DTYPES)}, "shape": _SHAPE, "data": {"type": "array"}})
+OUTPUT: Final = closed({"outputs": {"type": "object", "additionalProperties": _MADE}})
 
 
 def artifacts(job: Any) -> tuple[str, ...]:
     tensors = [tensor["data"] for tensor in job["inputs"].values() if isinstance(tensor["data"], str)]
     return (job["model"], *tensors)
-
-
-def _invalid(message: str) -> RuntimeFailure:
-    return RuntimeFailure(Code.INVALID_INPUT, message)
 
 
 def _tensor(name: str, given: Any, context: Context) -> "np.ndarray":
@@ -99,16 +70,16 @@ def _tensor(name: str, given: Any, context: Context) -> "np.ndarray":
     dtype, shape, data = np.dtype(given["dtype"]).newbyteorder("<"), given["shape"], given["data"]
     count = math.prod(shape)
     if count > MAX_ELEMENTS:
-        raise _invalid(f"input {name!r} has more than {MAX_ELEMENTS} elements")
+        raise invalid_input(f"input {name!r} has more than {MAX_ELEMENTS} elements")
     try:
         if isinstance(data, str):
             values = np.frombuffer(context.artifact(data).read_bytes(), dtype)
         else:
             values = _from_json(data, dtype)
     except (ValueError, TypeError, OverflowError) as error:
-        raise _invalid(f"input {name!r} is not a list of {dtype.name}: {error}") from error
+        raise invalid_input(f"input {name!r} is not a list of {dtype.name}: {error}") from error
     if values.size != count:
-        raise _invalid(f"input {name!r} has {values.size} values, its shape {shape} asks for {count}")
+        raise invalid_input(f"input {name!r} has {values.size} values, its shape {shape} asks for {count}")
     return values.reshape(shape)
 
 
@@ -132,9 +103,7 @@ def _session(path: Path, context: Context) -> "onnxruntime.InferenceSession":
     try:
         return onnxruntime.InferenceSession(path, options, providers=[PROVIDERS[context.device]])
     except Exception as error:  # onnxruntime's error classes share no base but Exception
-        raise RuntimeFailure(
-            Code.INVALID_MODEL, f"onnxruntime does not load the model: {_first_line(error)}"
-        ) from error
+        raise invalid_model(f"onnxruntime does not load the model: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -146,17 +115,12 @@ def _output(name: str, value: Any) -> dict[str, Any]:
     import numpy as np
 
     if not isinstance(value, np.ndarray) or value.dtype.name not in DTYPES:
-        raise RuntimeFailure(Code.INVALID_MODEL, f"output {name!r} is not a tensor of numbers")
+        raise invalid_model(f"output {name!r} is not a tensor of numbers")
     if value.dtype.kind == "f" and not np.isfinite(value).all():
-        raise RuntimeFailure(
-            Code.INVALID_MODEL, f"output {name!r} holds NaN or infinity, which JSON cannot carry"
-        )
-    if (
-        value.dtype.kind in "iu"
-        and value.size
-        and max(int(value.max()), -int(value.min())) > MAX_SAFE_INTEGER
-    ):
-        raise RuntimeFailure(Code.INVALID_MODEL, f"output {name!r} holds integers beyond 2**53 - 1")
+        raise invalid_model(f"output {name!r} holds NaN or infinity, which JSON cannot carry")
+    whole = value.size and value.dtype.kind in "iu"
+    if whole and max(int(value.max()), -int(value.min())) > MAX_SAFE_INTEGER:
+        raise invalid_model(f"output {name!r} holds integers beyond 2**53 - 1")
     return {"dtype": value.dtype.name, "shape": list(value.shape), "data": value.ravel().tolist()}
 
 
@@ -167,12 +131,12 @@ def run(job: Any, context: Context) -> tuple[Any, dict[str, Any]]:
     session = _session(model, context)
     expected = {item.name for item in session.get_inputs()}
     if expected != tensors.keys():
-        raise _invalid(f"the model takes the inputs {sorted(expected)}, not {sorted(tensors)}")
+        raise invalid_input(f"the model takes the inputs {sorted(expected)}, not {sorted(tensors)}")
     names = [item.name for item in session.get_outputs()]
     try:
         values = session.run(names, tensors)
     except Exception as error:  # as above; wrong shapes and types are told apart by the error's text only
-        raise _invalid(f"the model does not run on these inputs: {_first_line(error)}") from error
+        raise invalid_input(f"the model does not run on these inputs: {_first_line(error)}") from error
     outputs = {name: _output(name, value) for name, value in zip(names, values, strict=True)}
     return {"outputs": outputs}, {"provider": session.get_providers()[0], "nodes": structure.nodes}
 
@@ -196,7 +160,6 @@ RUNTIME: Final = Runtime(
     output_schema=OUTPUT,
     run=run,
     available=available,
-    deterministic=False,  # sums of floats differ with processor and thread count in the last digits
     runs_client_code=True,
     artifacts=artifacts,
     preload=("numpy", "onnxruntime"),

@@ -6,11 +6,11 @@ repeated one cannot hide behind another that a parser would keep. Weights are sk
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from apps.gpu.runtimes.contract import Code, RuntimeFailure
+from apps.gpu.runtimes.contract import invalid_model
 
 MAX_BYTES: Final = 512 << 20
 MAX_NODES: Final = 20_000
@@ -31,18 +31,12 @@ _DOMAIN: Final = {"Node": 7, "OperatorSet": 1}
 _TENSOR_DIMS, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 13, 14
 
 
-def _refuse(message: str) -> RuntimeFailure:
-    return RuntimeFailure(Code.INVALID_MODEL, message)
-
-
 @dataclass
 class Structure:
-    """What the walk found: counts, and the operator domains in use."""
+    """What the walk counted."""
 
     graphs: int = 0
     nodes: int = 0
-    tensors: int = 0
-    domains: set[str] = field(default_factory=set)
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
@@ -55,7 +49,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise _refuse("the file is not an ONNX model: a number runs past its end")
+    raise invalid_model("the file is not an ONNX model: a number runs past its end")
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -69,11 +63,11 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             value, at = _varint(data, at)
         else:
             if wire not in (1, 2, 5):
-                raise _refuse("the file is not an ONNX model: unknown wire type")
+                raise invalid_model("the file is not an ONNX model: unknown wire type")
             length, at = (8, at) if wire == 1 else (4, at) if wire == 5 else _varint(data, at)
             value, at = data[at : at + length], at + length
             if at > len(data):
-                raise _refuse("the file is not an ONNX model: a field runs past its end")
+                raise invalid_model("the file is not an ONNX model: a field runs past its end")
         yield number, value
 
 
@@ -87,56 +81,56 @@ def _packed(value: int | memoryview) -> Iterator[int]:
         yield item
 
 
-def _check_tensor(data: memoryview, found: Structure) -> None:
-    found.tensors += 1
+def _check_tensor(data: memoryview) -> None:
     elements = 1
     for number, value in _fields(data):
         if number == _TENSOR_EXTERNAL or (number == _TENSOR_LOCATION and value != 0):
-            raise _refuse("the model refers to external data; weights must be inside the file")
+            raise invalid_model("the model refers to external data; weights must be inside the file")
         if number == _TENSOR_DIMS:
             for size in _packed(value):
                 elements *= size
                 if elements > MAX_TENSOR_ELEMENTS:
-                    raise _refuse(f"a tensor of the model has more than {MAX_TENSOR_ELEMENTS} elements")
+                    raise invalid_model(f"a tensor of the model has more than {MAX_TENSOR_ELEMENTS} elements")
 
 
 def _walk(kind: str, data: memoryview, depth: int, found: Structure) -> None:
     if kind == "Training":
-        raise _refuse("models with training information are not accepted")
+        raise invalid_model("models with training information are not accepted")
     if kind == "Graph":
         found.graphs, depth = found.graphs + 1, depth + 1
     if depth > MAX_DEPTH:
-        raise _refuse(f"graphs are nested more than {MAX_DEPTH} deep")
+        raise invalid_model(f"graphs are nested more than {MAX_DEPTH} deep")
     if kind == "Node":
         found.nodes += 1
         if found.nodes > MAX_NODES:
-            raise _refuse(f"the model has more than {MAX_NODES} nodes")
+            raise invalid_model(f"the model has more than {MAX_NODES} nodes")
     if kind == "Tensor":
-        _check_tensor(data, found)
+        _check_tensor(data)
         return
     for number, value in _fields(data):
         if number == _DOMAIN.get(kind):
-            _check_domain(value, found)
+            _check_domain(value)
         inner = _MESSAGES.get(kind, {}).get(number)
         if inner is not None:
             if isinstance(value, int):
-                raise _refuse("the file is not an ONNX model: a message is missing")
+                raise invalid_model("the file is not an ONNX model: a message is missing")
             _walk(inner, value, depth, found)
 
 
-def _check_domain(value: Any, found: Structure) -> None:
+def _check_domain(value: int | memoryview) -> None:
     domain = bytes(value).decode(errors="replace") if isinstance(value, memoryview) else str(value)
     if domain not in STANDARD_DOMAINS:
-        raise _refuse(f"operators of the domain {domain[:64]!r} are not accepted, only those of ONNX itself")
-    found.domains.add(domain)
+        raise invalid_model(
+            f"operators of the domain {domain[:64]!r} are not accepted, only those of ONNX itself"
+        )
 
 
 def inspect(path: Path) -> Structure:
     """Structure of the model file; RuntimeFailure "runtime.invalid_model" for what is not allowed."""
     if path.stat().st_size > MAX_BYTES:
-        raise _refuse(f"the model is larger than {MAX_BYTES >> 20} MiB")
+        raise invalid_model(f"the model is larger than {MAX_BYTES >> 20} MiB")
     found = Structure()
     _walk("Model", memoryview(path.read_bytes()), 0, found)
     if found.graphs == 0 or found.nodes == 0:
-        raise _refuse("the file is not an ONNX model: it has no graph with nodes")
+        raise invalid_model("the file is not an ONNX model: it has no graph with nodes")
     return found

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from apps.gpu.runtimes import onnx_infer
 from apps.gpu.runtimes.contract import (
-    DIALECT,
     SHA256,
-    Code,
     Context,
     Runtime,
     RuntimeFailure,
+    closed,
+    invalid_input,
     missing_packages,
 )
 
@@ -25,10 +25,8 @@ MAX_INLINE_BYTES: Final = 1 << 20
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP")
 LANGUAGES: Final = ("en", "zh")  # what the recognition model in the wheel was trained on, both at once
 
-INPUT: Final = {
-    "$schema": DIALECT,
-    "type": "object",
-    "properties": {
+INPUT: Final = closed(
+    {
         "image": {
             "description": "SHA-256 of an artifact, or the picture itself in base64 (at most 1 MiB decoded)",
             "anyOf": [
@@ -48,37 +46,21 @@ INPUT: Final = {
             "items": {"enum": list(LANGUAGES)},
         },
     },
-    "required": ["image"],
-    "additionalProperties": False,
-}
+    optional=["languages"],
+)
 _POINT: Final = {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "number"}}
-OUTPUT: Final = {
-    "$schema": DIALECT,
-    "type": "object",
-    "properties": {
-        "lines": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "text": {"type": "string"},
-                    "score": {"type": "number", "minimum": 0, "maximum": 1},
-                    "box": {"type": "array", "minItems": 4, "maxItems": 4, "items": _POINT},
-                },
-                "required": ["text", "score", "box"],
-                "additionalProperties": False,
-            },
-        }
-    },
-    "required": ["lines"],
-    "additionalProperties": False,
-}
+_LINE: Final = closed(
+    {
+        "text": {"type": "string"},
+        "score": {"type": "number", "minimum": 0, "maximum": 1},
+        "box": {"type": "array", "minItems": 4, "maxItems": 4, "items": _POINT},
+    }
+)
+OUTPUT: Final = closed({"lines": {"type": "array", "items": _LINE}})
 
 
 def _is_artifact(image: str) -> bool:
-    return (
-        len(image) == 64
-    )  # as base64 that would be 48 bytes, too few for any picture; the schema asks for more
+    return len(image) == 64  # as base64 48 bytes, too few for any picture; the schema asks for more
 
 
 def artifacts(job: Any) -> tuple[str, ...]:
@@ -91,12 +73,11 @@ def _bytes(image: str, context: Context) -> bytes:
     try:
         return base64.b64decode(image, validate=True)
     except binascii.Error as error:
-        raise RuntimeFailure(Code.INVALID_INPUT, "the picture is not base64") from error
+        raise invalid_input("the picture is not base64") from error
 
 
 def _too_large(what: str) -> RuntimeFailure:
-    message = f"the picture {what}; at most {MAX_PIXELS} pixels and {MAX_SIDE} on a side are accepted"
-    return RuntimeFailure(Code.INVALID_INPUT, message)
+    return invalid_input(f"the picture {what}; at most {MAX_PIXELS} pixels and {MAX_SIDE} on a side")
 
 
 def _decode(content: bytes) -> "np.ndarray":
@@ -113,8 +94,7 @@ def _decode(content: bytes) -> "np.ndarray":
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large("has far too many pixels") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        kinds = ", ".join(FORMATS)
-        raise RuntimeFailure(Code.INVALID_INPUT, f"not a whole picture in one of {kinds}") from error
+        raise invalid_input(f"not a whole picture in one of {', '.join(FORMATS)}") from error
 
 
 def run(job: Any, context: Context) -> tuple[Any, dict[str, Any]]:
@@ -122,12 +102,9 @@ def run(job: Any, context: Context) -> tuple[Any, dict[str, Any]]:
     pixels = _decode(_bytes(job["image"], context))
     from rapidocr_onnxruntime import RapidOCR
 
-    cuda = context.device == "cuda"
     engine = RapidOCR(
         intra_op_num_threads=context.threads,
-        det_use_cuda=cuda,
-        cls_use_cuda=cuda,
-        rec_use_cuda=cuda,
+        **dict.fromkeys(("det_use_cuda", "cls_use_cuda", "rec_use_cuda"), context.device == "cuda"),
         # Search at the picture's own size; enlarging small ones to 736 pixels, the default, costs
         # four times as much.
         det_limit_type="max",
@@ -154,7 +131,6 @@ RUNTIME: Final = Runtime(
     output_schema=OUTPUT,
     run=run,
     available=available,
-    deterministic=False,  # scores differ with processor and thread count in the last digits
     artifacts=artifacts,
     preload=("numpy", "PIL.Image", "PIL.PngImagePlugin", "PIL.JpegImagePlugin", "rapidocr_onnxruntime"),
 )

@@ -29,7 +29,7 @@ def sandbox():
     """A real sandbox of the tier process; its zygote also knows the tasks of `misbehaviour`."""
     known = runtimes.runtimes()
     extra = Runtime(
-        "x", {}, {}, lambda *_: ({}, {}), lambda _: None, True, preload=("apps.gpu.tests.misbehaviour",)
+        "x", {}, {}, lambda *_: ({}, {}), lambda _: None, preload=("apps.gpu.tests.misbehaviour",)
     )
     patch = pytest.MonkeyPatch()
     patch.setattr(runtimes, "runtimes", lambda: {**known, "x": extra})
