@@ -9,7 +9,8 @@ class TradingConfig(AppConfig):
     def ready(self) -> None:
         from aitbc.core import ports
         from apps.trading import receivers
-        from apps.trading.services import assets
+        from apps.trading.services import assets, journal
 
         ports.subscribe("seed", assets.seed)
+        ports.subscribe("journal.seal", journal.seal)
         receivers.register()

@@ -44,9 +44,9 @@ def test_without_a_transaction_the_same_statements_run_prepared(in_threads):
 def test_a_rollback_that_drops_the_prepared_statements_costs_nothing(in_threads):
     def run(_):
         assert db.value("SELECT %s::int", (1,)) == 1
-        with pytest.raises(ZeroDivisionError), transaction.atomic():
+        with transaction.atomic():
             db.rows("SELECT 2")  # prepared by psycopg, which drops all of them with the rollback
-            raise ZeroDivisionError
+            transaction.set_rollback(True)
         assert db.rows("SELECT name FROM pg_prepared_statements WHERE name LIKE 'aitbc_0'") == []
         assert db.value("SELECT %s::int", (3,)) == 3
 

@@ -1,4 +1,5 @@
 from apps.trading.models.deposits import Deposit, DepositAddress
+from apps.trading.models.journal import JournalBlock
 from apps.trading.models.ledger import Account, Asset, Entry, Transfer
 from apps.trading.models.payments import Payment
 from apps.trading.models.payouts import PayoutBatch, PayoutLeaf, PayoutTarget, ReserveCheck
@@ -11,6 +12,7 @@ __all__ = [
     "Deposit",
     "DepositAddress",
     "Entry",
+    "JournalBlock",
     "Payment",
     "PayoutBatch",
     "PayoutLeaf",

@@ -3,10 +3,18 @@
 from typing import ClassVar
 
 from django.conf import settings
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Func, Q
+from django.db.models.functions import Cast
 
 from aitbc.core.fields import AmountField
+
+
+def xact_field() -> models.BigIntegerField[int, int]:
+    """The transaction that wrote the row: the hash chain seals whole transactions in this order."""
+    current = Cast(Func(function="pg_current_xact_id"), models.TextField())
+    return models.BigIntegerField(db_default=Cast(current, models.BigIntegerField()), editable=False)
 
 
 class Asset(models.Model):
@@ -97,9 +105,13 @@ class Transfer(models.Model):
     reference = models.UUIDField(null=True, help_text="What it is for: a job, a deposit, a batch.")
     created_at = models.DateTimeField()
     resolved_at = models.DateTimeField(null=True)
+    xact = xact_field()
 
     class Meta:
-        indexes = [models.Index(fields=["reference"], name="transfer_reference")]
+        indexes = [
+            models.Index(fields=["reference"], name="transfer_reference"),
+            BrinIndex(fields=["xact"], name="transfer_xact", autosummarize=True),
+        ]
         constraints = [
             models.CheckConstraint(condition=Q(amount__gt=0), name="transfer_amount_positive"),
             models.CheckConstraint(
@@ -123,9 +135,13 @@ class Entry(models.Model):
     account = models.ForeignKey(Account, on_delete=models.PROTECT, db_constraint=False, db_index=False)
     amount = AmountField()
     created_at = models.DateTimeField()
+    xact = xact_field()
 
     class Meta:
-        indexes = [models.Index(fields=["account", "-id"], name="entry_of_account")]
+        indexes = [
+            models.Index(fields=["account", "-id"], name="entry_of_account"),
+            BrinIndex(fields=["xact"], name="entry_xact", autosummarize=True),
+        ]
         constraints = [models.CheckConstraint(condition=~Q(amount=0), name="entry_not_zero")]
         verbose_name_plural = "entries"
 

@@ -75,6 +75,18 @@ RULES: dict[str, str] = {
                       WHERE released > 0 AND matured_at IS NULL GROUP BY provider_id, asset) p
             ON p.provider_id = a.owner_id AND p.asset = a.asset_id
          WHERE coalesce(a.total, 0) <> coalesce(p.total, 0)""",
+    "journal_chain_verifies": """
+        WITH block AS (
+          SELECT b.number, count(*)::int AS lines,
+                 sha256(convert_to(string_agg(l.line, E'\\n' ORDER BY l.part, l.key), 'UTF8')) AS digest
+            FROM journal_lines(0, 9223372036854775807) l CROSS JOIN LATERAL (
+              SELECT number FROM trading_journalblock WHERE upto > l.xact ORDER BY upto LIMIT 1) b
+           GROUP BY b.number)
+        SELECT b.number::text FROM trading_journalblock b LEFT JOIN block x ON x.number = b.number
+          LEFT JOIN trading_journalblock p ON p.number = b.number - 1
+         WHERE (x.digest, x.lines) IS DISTINCT FROM (b.digest, b.lines)
+            OR (p.number IS NULL) <> (b.number = 1)
+            OR b.head <> journal_head(b.number, coalesce(p.head, ''::bytea), b.upto, b.digest)""",
 }
 
 

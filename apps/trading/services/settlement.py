@@ -9,11 +9,11 @@ from django.utils import timezone
 from aitbc.chain import intents, merkle
 from aitbc.chain.addresses import bytes32
 from aitbc.chain.models import Intent
-from aitbc.core import db, ports
+from aitbc.core import db
 from aitbc.core.ids import uuid7
 from apps.trading.models import ReceiptLeaf, SettlementBatch
+from apps.trading.services import journal
 
-NO_HEAD = "0x" + "00" * 32
 _TAKE = """
 UPDATE trading_receipt_leaf l SET batch_id = %s, position = o.position - 1
   FROM (SELECT id, row_number() OVER (ORDER BY id) AS position FROM (
@@ -49,7 +49,7 @@ def seal_batch(*, limit: int, older_than: int = 0) -> SettlementBatch | None:
         business_key=f"anchor:{batch_id}",
         contract="Settlement",
         function="anchor",
-        args=[bytes32(batch_id), root, str(len(taken)), _journal_heads()],
+        args=[bytes32(batch_id), root, str(len(taken)), journal.head()],
     )
     return batch
 
@@ -61,12 +61,6 @@ def _waiting() -> tuple[int, int]:
              FROM trading_receipt_leaf WHERE batch_id IS NULL"""
     )
     return (int(found[0]), int(found[1])) if found else (0, 0)
-
-
-def _journal_heads() -> str:
-    """Commitment to the heads of the hash chains (protocols 10), from whichever sealer is installed."""
-    heads = ports.find("journal.heads")
-    return str(heads()) if heads else NO_HEAD
 
 
 def finish_batch(intent: Intent) -> None:

@@ -31,7 +31,7 @@ BEGIN
      OR (NEW.id, NEW.kind, NEW.debit_id, NEW.amount, NEW.created_at)
         IS DISTINCT FROM (OLD.id, OLD.kind, OLD.debit_id, OLD.amount, OLD.created_at)
      OR NEW.credit_id IS DISTINCT FROM OLD.credit_id OR NEW.hold IS DISTINCT FROM OLD.hold
-     OR NEW.reference IS DISTINCT FROM OLD.reference THEN
+     OR NEW.reference IS DISTINCT FROM OLD.reference OR NEW.xact <> OLD.xact THEN
     RAISE EXCEPTION 'a transfer is resolved once and never changed' USING ERRCODE = 'integrity_constraint_violation';
   END IF;
   RETURN NEW;

@@ -1,5 +1,6 @@
 """What ledger tests share: accounts made to order, items, and a picture of all that must not change."""
 
+import time
 from uuid import UUID
 
 from django.db import connection
@@ -7,7 +8,7 @@ from django.db import connection
 from aitbc.accounts.models import User
 from aitbc.core import db
 from aitbc.core.ids import uuid7
-from apps.trading.services import ledger
+from apps.trading.services import journal, ledger
 from apps.trading.services.ledger import Item
 
 TABLES = ("trading_account", "trading_transfer", "trading_entry", "trading_payment")
@@ -54,6 +55,17 @@ def opened(debit: int, amount: int) -> UUID:
     item = hold(debit, amount)
     ledger.apply_all([item])
     return item.id
+
+
+def sealed() -> int | None:
+    """Seal all there is, once no older transaction runs, not even another test's in its own database."""
+    complete = """SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+                       > (SELECT max(xact) FROM journal_lines(0, 9223372036854775807))"""
+    deadline = time.monotonic() + 120
+    while not db.value(complete):
+        assert time.monotonic() < deadline, "an older transaction does not end"
+        time.sleep(0.02)
+    return journal.seal()
 
 
 def balance(account: int) -> tuple[int, int]:

@@ -140,7 +140,8 @@ def test_functions_are_for_the_application_only_and_the_powerful_ones_have_a_fix
     found = db.rows(FUNCTIONS)
     powerful = {name for name, definer, *_ in found if definer}
     assert powerful == {
-        *("ledger_account", "ledger_apply", "payments_open", "payments_settle", "payments_mature")
+        *("ledger_account", "ledger_apply", "payments_open", "payments_settle", "payments_mature"),
+        "journal_seal",
     }
     for name, definer, config, public, app, owned_by_app in found:
         assert (public, app, owned_by_app) == (False, True, False), name

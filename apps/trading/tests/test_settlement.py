@@ -6,12 +6,14 @@ import pytest
 
 from aitbc.chain import merkle, signing
 from aitbc.chain.addresses import bytes32
-from aitbc.chain.models import Intent
-from aitbc.core import ports
+from aitbc.chain.models import FinalEvent, Intent
 from aitbc.core.ids import uuid7
-from apps.trading.models import Account, ReceiptLeaf, SettlementBatch
+from apps.trading.models import Account, JournalBlock, ReceiptLeaf, SettlementBatch
 from apps.trading.selectors.settlement import anchors
+from apps.trading.services import journal
+from apps.trading.services.deposits import deposit_address
 from apps.trading.services.settlement import finish_batch, push_leaf, seal_batch
+from apps.trading.tests.books import sealed
 
 
 def push(count: int) -> list:
@@ -96,14 +98,18 @@ def test_receipts_of_a_failed_anchor_join_the_next_batch(net):
     assert set(anchors(jobs)) == set(jobs)
 
 
-def test_the_heads_of_the_journals_are_anchored_when_a_sealer_is_installed(net, monkeypatch):
-    head = "0x" + "5a" * 32
-    monkeypatch.setitem(ports._providers, "journal.heads", lambda: head)
+def test_the_journals_head_is_anchored_and_before_the_first_block_zero(committed_net):
+    net = committed_net
+    assert journal.head() == journal.NO_HEAD
+    net.mint(deposit_address(user=None), 5)
+    net.settle()
+    assert sealed() == 1
+    head = journal.head()
     push(1)
     seal_batch(limit=1)
     net.settle()
-    from aitbc.chain.models import FinalEvent
 
+    assert head == str(JournalBlock.objects.get().head) != journal.NO_HEAD
     assert FinalEvent.objects.get(name="Anchored").args["heads"] == head
 
 
