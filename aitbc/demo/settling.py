@@ -55,13 +55,12 @@ def pay_out(stage: Stage, step: Step) -> None:
     """Each provider claims on the chain what it earned, from its own address."""
     claims = [claim for name in PROVIDERS for claim in _claim_all(stage, name)]
     stage.report.payouts = claims
-    for name in PROVIDERS:
-        wait_for(
-            lambda name=name: _all_claimed(stage, name),  # type: ignore[misc]  # bound at once
-            seconds=60,
-            what=f"the claims of {name} are final",
-            log="log/chain.log",
-        )
+    wait_for(
+        lambda: all(_all_claimed(stage, name) for name in PROVIDERS) or None,
+        seconds=60,
+        what="the claims are final",
+        log="log/chain.log",
+    )
     total = sum((Decimal(claim["amount"]) for claim in claims), Decimal(0)).normalize()
     step.detail = f"{len(claims)} claims of {total:f} AIT arrived at the providers' addresses"
 
@@ -93,9 +92,9 @@ def _payouts(stage: Stage, name: str) -> list[JSON]:
     return items
 
 
-def _all_claimed(stage: Stage, name: str) -> bool | None:
+def _all_claimed(stage: Stage, name: str) -> bool:
     ours = {claim["tx_hash"] for claim in stage.report.payouts if claim["provider"] == name}
-    return ours <= {p["claim_tx"] for p in _payouts(stage, name) if p["state"] == "claimed"} or None
+    return ours <= {payout["claim_tx"] for payout in _payouts(stage, name) if payout["state"] == "claimed"}
 
 
 def collect_receipts(stage: Stage, step: Step) -> None:

@@ -5,6 +5,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ from typing import Final
 from django.conf import settings
 
 from aitbc.demo import orders
-from aitbc.demo.client import JSON, PENDING
+from aitbc.demo.client import JSON
 from aitbc.demo.failure import Failed, require, wait_for
 from aitbc.demo.miners import REGION, Daemon, family, survivors
 from aitbc.demo.orders import Order
@@ -135,11 +136,8 @@ def kill_a_miner(stage: Stage, step: Step) -> None:
     stage.tell(f"kill -9 {processes[0].pid}: {victim.name} dies while it runs job {order.id}")
     left = survivors(processes, seconds=10)
     require(not left, f"the dead miner left processes behind: {', '.join(left)}", log=victim.log)
-    lost = wait_for(
-        lambda: _unless_running(stage, order.id),
-        seconds=60,
-        what="the job is requeued",
-        log="log/worker.log",
+    lost = _wait_for_state(
+        stage, order, ("leased", "running"), what="the job is requeued", log="log/worker.log"
     )
     stage.tell(f"requeued after {time.monotonic() - begun:.0f} s; now {lost['state']}")
     (finisher,) = _finish(stage, [order])
@@ -163,12 +161,8 @@ def _catch_at_work(stage: Stage) -> tuple[Order, Daemon]:
         times = max(1, min(1000, factor * repeats))
         order = orders.matmul(region=REGION, n=_LONG_N, repeats=times, max_price="2")
         _submit(stage, [order])
-        found = wait_for(
-            lambda job=order.id: _once_running(stage, job),  # type: ignore[misc]  # bound at once
-            seconds=60,
-            what="a miner starts the long job",
-            log=_MINERS_LOG,
-            pause=0.1,
+        found = _wait_for_state(
+            stage, order, ("queued", "leased"), what="a miner starts the long job", log=_MINERS_LOG
         )
         time.sleep(0.5)  # so that it is killed in the middle, not at the start
         if stage.client.job(order.id)["state"] == "running":
@@ -177,12 +171,11 @@ def _catch_at_work(stage: Stage) -> tuple[Order, Daemon]:
     raise Failed("no job runs long enough on this machine for its miner to be killed meanwhile")
 
 
-def _once_running(stage: Stage, job: str) -> JSON | None:
-    found = stage.client.job(job)
-    return None if found["state"] in ("queued", "leased") else found
+def _wait_for_state(stage: Stage, order: Order, before: Sequence[str], *, what: str, log: str) -> JSON:
+    """The job's document once it has left the states `before`, or has them in a later attempt."""
 
+    def look() -> JSON | None:
+        found = stage.client.job(order.id)
+        return found if found["attempts"] > 1 or found["state"] not in before else None
 
-def _unless_running(stage: Stage, job: str) -> JSON | None:
-    """The job's document once its first lease is over."""
-    found = stage.client.job(job)
-    return found if found["attempts"] > 1 or found["state"] not in PENDING[1:] else None
+    return wait_for(look, seconds=60, what=what, log=log, pause=0.1)
