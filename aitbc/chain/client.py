@@ -21,17 +21,17 @@ BlockNumber = NewType("BlockNumber", int)
 CONNECT_TIMEOUT, READ_TIMEOUT = 2.0, 10.0  # seconds
 FAILURES_TO_OPEN: Final = 5
 OPEN_SECONDS: Final = 5.0
-# Fragments of node messages, lower case; the first match wins.
-ERRORS: Final[tuple[tuple[str, type[DomainError], str], ...]] = (
-    ("nonce too low", Conflict, "chain.nonce_too_low"),
-    ("nonce too high", Conflict, "chain.nonce_too_high"),
-    ("already known", Conflict, "chain.already_known"),
-    ("already imported", Conflict, "chain.already_known"),
-    ("known transaction", Conflict, "chain.already_known"),
-    ("underpriced", Conflict, "chain.underpriced"),
-    ("less than block base fee", Conflict, "chain.underpriced"),
-    ("insufficient funds", Conflict, "chain.insufficient_funds"),
-    ("revert", Conflict, "chain.reverted"),
+# Fragments of node messages, lower case, and what each refusal is; the first match wins.
+REFUSALS: Final = (
+    ("nonce too low", "chain.nonce_too_low"),
+    ("nonce too high", "chain.nonce_too_high"),
+    ("already known", "chain.already_known"),
+    ("already imported", "chain.already_known"),
+    ("known transaction", "chain.already_known"),
+    ("underpriced", "chain.underpriced"),
+    ("less than block base fee", "chain.underpriced"),
+    ("insufficient funds", "chain.insufficient_funds"),
+    ("revert", "chain.reverted"),
 )
 
 
@@ -61,10 +61,10 @@ def typed_error(error: dict[str, Any]) -> DomainError:
     data = error.get("data")
     if isinstance(data, dict):
         data = data.get("data")
-    for fragment, kind, code in ERRORS:
+    for fragment, code in REFUSALS:
         if fragment in message.lower():
             reason = revert_reason(data if isinstance(data, str) else None)
-            return kind(code, f"the node refused: {reason or message}", reason=reason)
+            return Conflict(code, f"the node refused: {reason or message}", reason=reason)
     return Unavailable("chain.rpc", f"the node answered error {error.get('code')}: {message}")
 
 

@@ -112,10 +112,10 @@ def _linked(headers: list[Header | None], tip: Block | None) -> list[Header]:
 
 def _receipts(client: Client, entries: list[dict[str, Any]]) -> dict[str, Receipt]:
     hashes = list(dict.fromkeys(entry["transactionHash"] for entry in entries))
-    found = dict(zip(hashes, client.receipts(hashes), strict=True))
-    if any(receipt is None for receipt in found.values()):
+    found = [receipt for receipt in client.receipts(hashes) if receipt is not None]
+    if [receipt.tx_hash for receipt in found] != hashes:
         raise Unavailable("chain.unknown_block", "the node shows a log but not its receipt")
-    return {tx_hash: receipt for tx_hash, receipt in found.items() if receipt is not None}
+    return dict(zip(hashes, found, strict=True))
 
 
 def _log(header: Header, entry: dict[str, Any], receipt: Receipt) -> Log:

@@ -17,6 +17,8 @@ from typing import Any, Final
 import psutil
 
 from apps.gpu import runtimes
+from apps.gpu.agent.benchmark import measure
+from apps.gpu.agent.challenge import Spec, commit, open_rows
 from apps.gpu.runtimes.contract import Code, Context, RuntimeFailure
 
 REQUEST, RESULT, LOG = "request.json", "result.json", "log.txt"
@@ -65,30 +67,15 @@ def _interfaces() -> list[str]:
     return [name for name in (line.split(":")[0].strip() for line in lines) if name != "lo"]
 
 
-def _benchmark(payload: Any, context: Context) -> Answer:
-    from apps.gpu.agent import benchmark
-
-    return benchmark.measure(context.device, seconds=payload["seconds"]), {}
-
-
-def _challenge_commit(payload: Any, context: Context) -> Answer:
-    from apps.gpu.agent import challenge
-
-    return challenge.commit(challenge.Spec.from_json(payload), context), {}
-
-
-def _challenge_open(payload: Any, context: Context) -> Answer:
-    from apps.gpu.agent import challenge
-
-    return challenge.open_rows(challenge.Spec.from_json(payload["spec"]), payload["places"], context), {}
-
-
 TASKS: Final[dict[str, Callable[[Any, Context], Answer]]] = {
     "job": _job,
     "probe": _probe,
-    "benchmark": _benchmark,
-    "challenge.commit": _challenge_commit,
-    "challenge.open": _challenge_open,
+    "benchmark": lambda asked, context: (measure(context.device, seconds=asked["seconds"]), {}),
+    "challenge.commit": lambda spec, context: (commit(Spec.from_json(spec), context), {}),
+    "challenge.open": lambda asked, context: (
+        open_rows(Spec.from_json(asked["spec"]), asked["places"], context),
+        {},
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -110,7 +111,6 @@ class Worker:
                 given = json.loads(path.read_bytes())
             except ValueError as error:
                 raise RuntimeFailure(Code.INVALID_INPUT, "the input artifact is not JSON") from error
-        runtimes.find(job["kind"])
         if wrong := next(_validator(job["kind"]).iter_errors(given), None):
             place = "/".join(map(str, wrong.absolute_path)) or "input"
             raise RuntimeFailure(Code.INVALID_INPUT, f"{place}: {wrong.message[:300]}")
@@ -119,10 +119,9 @@ class Worker:
     def _fetch(self, hashes: tuple[str, ...], workspace: Workspace) -> list[Path]:
         """Downloads before the start: waiting for data is not billed."""
         try:
-            paths = []
-            for sha256 in hashes:
-                paths.append(workspace.place(sha256))
-                self.transport.get_artifact(sha256, paths[-1])
+            paths = [workspace.place(sha256) for sha256 in hashes]
+            for sha256, path in zip(hashes, paths, strict=True):
+                self.transport.get_artifact(sha256, path)
             return paths
         except NotFound as error:
             raise RuntimeFailure(Code.INVALID_INPUT, f"artifact not found: {error.message}") from error
@@ -164,13 +163,11 @@ class Worker:
 
     def _insist(self, call: Callable[[], Any]) -> None:
         """A result outlives an outage of the platform: its lease is judged there, when it is back."""
-        for attempt in range(DELIVERY_TRIES):
-            try:
+        for _ in range(DELIVERY_TRIES - 1):
+            with suppress(Unavailable):
                 call()
                 return
-            except Unavailable:
-                if attempt + 1 == DELIVERY_TRIES:
-                    raise
+        call()
 
     def tell(self, lease: Lease, *, ended: bool = False) -> None:
         """Passes on what the job wrote since the last time, and stops it if the lease is gone."""

@@ -23,15 +23,13 @@ from apps.gpu.agent import child, confine
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 _CHILDREN: Final = Path("/proc/self/task") / str(os.getpid()) / "children"
-_BOOT: Final = (
-    "import sys; sys.path.insert(0, {root!r}); from {module} import {function}; {function}(*sys.argv[1:])"
-)
 
 
 def interpreter(module: str, function: str, *arguments: str, root: Path = ROOT) -> list[str]:
     """argv of this Python, isolated from environment and user site, calling `module.function(*arguments)`."""
-    boot = _BOOT.format(root=str(root), module=module, function=function)
-    return [sys.executable, "-I", "-B", "-c", boot, *arguments]
+    path = f"import sys; sys.path.insert(0, {str(root)!r})"
+    call = f"from {module} import {function}; {function}(*sys.argv[1:])"
+    return [sys.executable, "-I", "-B", "-c", f"{path}; {call}", *arguments]
 
 
 # -- in the zygote -----------------------------------------------------------------------------
@@ -127,14 +125,12 @@ class Zygote:
 
     def spawn(self, folder: Path, limits: Mapping[str, Any]) -> int:
         """Process id of a job working in `folder`; ConnectionError if the zygote is gone."""
-        pid: int = self._ask({"folder": str(folder), "confine": dict(limits)})["pid"]
-        return pid
+        return int(self._ask({"folder": str(folder), "confine": dict(limits)})["pid"])
 
     def wait(self, pid: int) -> int:
         """Reaps a job that has ended; its exit code, negative for a signal. Until then its process id
         cannot be given to another process."""
-        code: int = self._ask({"wait": pid})["exit"]
-        return code
+        return int(self._ask({"wait": pid})["exit"])
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
