@@ -1,6 +1,6 @@
 """People, their keys, and the governed parameters."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django import forms
 from django.contrib import admin
@@ -16,7 +16,7 @@ from aitbc.accounts.models import ApiKey, Parameter, ParameterChange, User
 from aitbc.core import show
 from aitbc.core.columns import column, state
 from aitbc.core.errors import Invalid
-from aitbc.core.pages import ConsoleAdmin, Operation, ReadOnlyAdmin, ReadOnlyInline, sections
+from aitbc.core.pages import ConsoleAdmin, Operation, ReadOnlyAdmin, ReadOnlyInline, never
 
 admin.site.unregister(Group)
 
@@ -27,28 +27,22 @@ class GroupAdmin(DjangoGroupAdmin, ConsoleAdmin):  # type: ignore[misc]  # unfol
     search_fields = ("name",)  # type: ignore[misc]
 
 
-class NewUserForm(UserCreationForm):
-    class Meta:
-        model = User
-        fields = ("email",)
-        field_classes: ClassVar[dict[str, type[forms.Field]]] = {}
-
-    def clean_email(self) -> str:
-        """Addresses are kept in lower case, so that one person is one user."""
-        email = self.cleaned_data["email"].lower()
-        if User.objects.filter(email=email).exists():
-            raise ValidationError("There is a user with this address already.")
-        return str(email)
-
-
-class UserForm(UserChangeForm):
-    class Meta:
-        model = User
-        fields = "__all__"
-        field_classes: ClassVar[dict[str, type[forms.Field]]] = {}
+class LowerCaseAddress(forms.ModelForm):
+    """Addresses are kept in lower case, so that one person is one user."""
 
     def clean_email(self) -> str:
         return str(self.cleaned_data["email"].lower())
+
+
+class NewUserForm(LowerCaseAddress, UserCreationForm):
+    class Meta:
+        model = User
+        fields = ("email",)
+        error_messages = {"email": {"unique": "There is a user with this address already."}}
+
+
+class UserForm(LowerCaseAddress, UserChangeForm):
+    """Every field; the page says which."""
 
 
 VALIDITIES = {"valid": "success", "revoked": "danger"}
@@ -64,7 +58,6 @@ REVOKE = Operation(
     icon="key_off",
     question="Revoke this key?",
     effect="It stops working at once and cannot be made valid again.",
-    confirm="Revoke",
     done="Keys revoked",
     service=lambda key, *_: keys.revoke_key(key_id=key.pk),
     is_apt=lambda key: key.revoked_at is None,
@@ -73,11 +66,11 @@ REVOKE = Operation(
 
 class KeysOfUser(ReadOnlyInline):
     model = ApiKey
-    fields = readonly_fields = ("key", "name", "scopes_shown", "state", "last_used_at")
+    fields = readonly_fields = ("key", "name", "grants", "state", "last_used_at")
     verbose_name_plural = "API keys"
 
     key = column("Key", show.to)
-    scopes_shown = column("Scopes", "scopes", ", ".join)
+    grants = column("Scopes", "scopes", ", ".join)
     state = column("State", _validity)
 
 
@@ -95,19 +88,16 @@ class UserAdmin(DjangoUserAdmin, ConsoleAdmin):  # type: ignore[misc]  # unfold 
     readonly_fields = ("id", "created_at", "last_login")
     filter_horizontal = ("groups", "user_permissions")
     inlines = (KeysOfUser,)
-    fieldsets = sections(
-        {
-            None: (("email", "name"), ("role", "is_active"), "password", "id"),
-            "Console": (("is_staff", "is_superuser"), "groups", "user_permissions"),
-            "Times": (("created_at", "last_login"),),
-        }
-    )
-    add_fieldsets = sections({None: ("email", "password1", "password2")})
+    sections = {
+        None: (("email", "name"), ("role", "is_active"), "password", "id"),
+        "Console": (("is_staff", "is_superuser"), "groups", "user_permissions"),
+        "Times": (("created_at", "last_login"),),
+    }
+    add_fieldsets = ((None, {"fields": ("email", "password1", "password2")}),)
 
     role_shown = state({"operator": "primary", "miner": "info"}, "role", "Role")
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    has_delete_permission = never
 
     def get_inlines(self, request: HttpRequest, obj: Any = None) -> tuple[Any, ...]:
         return self.inlines if obj else ()
@@ -122,29 +112,18 @@ class UserAdmin(DjangoUserAdmin, ConsoleAdmin):  # type: ignore[misc]  # unfold 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ReadOnlyAdmin):
     icon = "key"
-    list_display = (
-        "__str__",
-        "name",
-        "owner",
-        "scopes_shown",
-        "state",
-        "created_at",
-        "expires_at",
-        "last_used_at",
-    )
+    list_display = ("__str__", "name", "owner", "grants", "state", "created_at", "expires_at", "last_used_at")
     list_select_related = ("user",)
     search_fields = ("id", "prefix", "user__email")
     search_help_text = "Id, prefix, or the owner's e-mail"
     operations = (REVOKE,)
-    fieldsets = sections(
-        {
-            None: (("name", "prefix"), ("owner", "state"), "scopes_shown", "id"),
-            "Times": (("created_at", "expires_at"), ("last_used_at", "revoked_at")),
-        }
-    )
+    sections = {
+        None: (("name", "prefix"), ("owner", "state"), "grants", "id"),
+        "Times": (("created_at", "expires_at"), ("last_used_at", "revoked_at")),
+    }
 
     owner = column("Owner", "user", show.to, ordering="user")
-    scopes_shown = column("Scopes", "scopes", ", ".join)
+    grants = column("Scopes", "scopes", ", ".join)
     state = column("State", lambda key: show.state(_validity(key), VALIDITIES))
 
 
@@ -185,16 +164,11 @@ class ParameterAdmin(ConsoleAdmin):
     list_per_page = 200
     inlines = (ChangesOfParameter,)
     readonly_fields = ("name", "unit", "bounds", "description", "updated_at")
-    fieldsets = sections({None: ("description", ("value", "unit"), "bounds"), "Last change": ("updated_at",)})
+    sections = {None: ("description", ("value", "unit"), "bounds"), "Last change": ("updated_at",)}
 
+    has_add_permission = has_delete_permission = never
     bounds = column("Allowed", lambda parameter: f"{parameter.minimum:,} to {parameter.maximum:,}")
     value_shown = column("Value", "value", "{:,}".format, ordering="value")
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def save_model(self, request: HttpRequest, obj: Parameter, form: ParameterForm, change: bool) -> None:
         if form.has_changed():

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from aitbc.chain.models import Block, Deployment, FinalEvent, Intent, Log, NetworkStatus, SignedTransaction
 from aitbc.core import show
 from aitbc.core.columns import column, link, state
-from aitbc.core.pages import ReadOnlyAdmin, sections
+from aitbc.core.pages import ReadOnlyAdmin
 
 _STATES = {
     "requested": "info",
@@ -26,32 +26,21 @@ _STATES = {
 @admin.register(Intent)
 class IntentAdmin(ReadOnlyAdmin):
     icon = "send"
-    list_display = (
-        "id_shown",
-        "kind",
-        "state_shown",
-        "key_short",
-        "nonce",
-        "tx_short",
-        "block_number",
-        "created_at",
-    )
+    list_display = ("ident", "kind", "status", "key_short", "nonce", "tx_short", "block_number", "created_at")
     list_filter = ("state",)
     search_fields = ("id", "business_key", "tx_hash")
     search_help_text = "Id, business key or transaction"
-    fieldsets = sections(
-        {
-            None: (("kind", "state_shown"), ("business_key", "network"), "id"),
-            "Call": (("contract", "function", "role"), "args_shown", "payload_shown"),
-            "Transaction": ("tx_shown", ("sender", "nonce"), ("block_number", "gas_used"), "error"),
-            "Times": (("created_at", "updated_at"),),
-        }
-    )
+    sections = {
+        None: (("kind", "status"), ("business_key", "network"), "id"),
+        "Call": (("contract", "function", "role"), "args_shown", "payload_shown"),
+        "Transaction": ("tx", ("sender", "nonce"), ("block_number", "gas_used"), "error"),
+        "Times": (("created_at", "updated_at"),),
+    }
 
-    state_shown = state(_STATES)
+    status = state(_STATES)
     key_short = column("Business key", "business_key", partial(show.short, head=24), ordering="business_key")
     tx_short = column("Transaction", "tx_hash", show.short)
-    tx_shown = column("Transaction", "tx_hash", show.code)
+    tx = column("Transaction", "tx_hash", show.code)
     args_shown = column("Arguments", "args", show.document)
     payload_shown = column("Hash of the payload", "payload_hash", show.code)
 
@@ -63,12 +52,10 @@ class NetworkStatusAdmin(ReadOnlyAdmin):
     search_fields = ("network",)
     search_help_text = "Network"
     ordering = ("network",)
-    fieldsets = sections(
-        {
-            None: (("network", "chain_id"), ("height", "final_height"), "final_shown"),
-            "Worker": (("epoch", "event_cursor"), "halted", "problem", "updated_at"),
-        }
-    )
+    sections = {
+        None: (("network", "chain_id"), ("height", "final_height"), "final_shown"),
+        "Worker": (("epoch", "event_cursor"), "halted", "problem", "updated_at"),
+    }
 
     final_shown = column("Final block", "final_hash", show.code)
 
@@ -80,9 +67,9 @@ class DeploymentAdmin(ReadOnlyAdmin):
     search_fields = ("name", "address", "tx_hash")
     search_help_text = "Name, address or transaction"
     ordering = ("network", "name")
-    fields = (("name", "network"), "address", "tx_shown", ("block_number", "created_at"))
+    fields = (("name", "network"), "address", "tx", ("block_number", "created_at"))
 
-    tx_shown = column("Transaction", "tx_hash", show.code)
+    tx = column("Transaction", "tx_hash", show.code)
 
 
 @admin.register(FinalEvent)
@@ -91,15 +78,13 @@ class FinalEventAdmin(ReadOnlyAdmin):
     list_display = ("id", "contract", "name", "network", "block_number", "tx_short", "block_time")
     search_fields = ("id", "tx_hash")
     search_help_text = "Number or transaction"
-    fieldsets = sections(
-        {
-            None: (("contract", "name", "network"), "args_shown"),
-            "Where": ("tx_shown", ("ordinal", "log_index"), ("block_number", "block_time"), "block_shown"),
-        }
-    )
+    sections = {
+        None: (("contract", "name", "network"), "args_shown"),
+        "Where": ("tx", ("ordinal", "log_index"), ("block_number", "block_time"), "block_shown"),
+    }
 
     tx_short = column("Transaction", "tx_hash", show.short)
-    tx_shown = column("Transaction", "tx_hash", show.code)
+    tx = column("Transaction", "tx_hash", show.code)
     block_shown = column("Block hash", "block_hash", show.code)
     args_shown = column("Arguments", "args", show.document)
 
@@ -124,16 +109,10 @@ class SignedTransactionAdmin(ChainFileAdmin):
     search_fields = ("tx_hash", "intent_id")
     search_help_text = "Transaction or intent"
     ordering = ("-id",)
-    fields = (
-        "tx_shown",
-        ("sender", "nonce", "attempt"),
-        ("gas", "max_fee"),
-        ("epoch", "created_at"),
-        "intent",
-    )
+    fields = ("tx", ("sender", "nonce", "attempt"), ("gas", "max_fee"), ("epoch", "created_at"), "intent")
 
     tx_short = column("Transaction", "tx_hash", show.short)
-    tx_shown = column("Transaction", "tx_hash", show.code)
+    tx = column("Transaction", "tx_hash", show.code)
     intent = link("Intent", "chain_intent", "intent_id")
 
 
@@ -154,9 +133,9 @@ class LogAdmin(ChainFileAdmin):
     search_fields = ("block__number",)
     search_help_text = "Block"
     ordering = ("-id",)
-    fields = (("block_id", "log_index", "ordinal"), "tx_shown", "address", "topics_shown", "data_shown")
+    fields = (("block_id", "log_index", "ordinal"), "tx", "address", "topics_shown", "data_shown")
 
     tx_short = column("Transaction", "tx_hash", show.short)
-    tx_shown = column("Transaction", "tx_hash", show.code)
+    tx = column("Transaction", "tx_hash", show.code)
     topics_shown = column("Topics", "topics", show.document)
     data_shown = column("Data", "data", show.block)

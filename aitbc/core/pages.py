@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, wraps
 from typing import Any
 
-from django.contrib import messages
+from django.contrib import admin, messages
 from django.contrib.admin.utils import flatten_fieldsets, get_fields_from_path, unquote
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
@@ -67,17 +67,15 @@ def _estimate(rows: QuerySet[Any]) -> int:
     return int(found[0]) if found else 0
 
 
+def never(page: Any, request: HttpRequest, obj: Model | None = None) -> bool:
+    """A permission that nobody has."""
+    return False
+
+
 class Unwritable:
     """No add, change or delete through a form, whoever asks; viewing follows the user's permissions."""
 
-    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
+    has_add_permission = has_change_permission = has_delete_permission = never
 
 
 class ExactSearch:
@@ -134,10 +132,10 @@ class Operation:
     icon: str
     question: str
     effect: str
-    confirm: str
     done: str
     service: Callable[[Any, Any, Mapping[str, Any]], object]  # of the row, the operator, the form's values
     is_apt: Callable[[Any], bool]  # whether its page offers it; the service has the last word
+    confirm: str = ""  # the dialog's button, where it says another word than `label`
     form: type | None = None
     on_list: bool = True
 
@@ -146,7 +144,7 @@ class Operation:
             "title": self.question,
             "description": self.effect,
             "form_class": self.form,
-            "form_submit_text": self.confirm,
+            "form_submit_text": self.confirm or self.label,
         }
 
         @action(description=self.label, permissions=["operate"], icon=self.icon, dialog=dialog)
@@ -163,6 +161,20 @@ class Operation:
         return run
 
 
+class SetFilter(admin.SimpleListFilter):
+    """Rows in which `column` is still empty, and those in which it is set, in the words of `answers`."""
+
+    column: str
+    answers: tuple[str, str]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return list(zip(("no", "yes"), self.answers, strict=True))
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        wanted = {f"{self.column}__isnull": self.value() == "no"}
+        return queryset if self.value() is None else queryset.filter(**wanted)
+
+
 class ConsoleAdmin(ExactSearch, ModelAdmin):
     """The look and the limits that editable pages share with the read-only ones."""
 
@@ -174,11 +186,14 @@ class ConsoleAdmin(ExactSearch, ModelAdmin):
     list_fullwidth = True
     compressed_fields = True
     icon = "table_rows"
+    sections: Mapping[str | None, Sequence[Any]] = {}  # the fields of a row's page under their titles
     operations: tuple[Operation, ...] = ()
 
     def __init_subclass__(cls) -> None:
-        """Give the page the actions of its operations: `name` for the list, `name_this` for a row's page."""
+        """Say it as Django does. An operation is `name` on the list, and `name_this` on the page of a row."""
         super().__init_subclass__()
+        if cls.sections:
+            cls.fieldsets = tuple((title, {"fields": fields}) for title, fields in cls.sections.items())
         for operation in cls.operations:
             setattr(cls, operation.name, operation.of_list())
             setattr(cls, f"{operation.name}_this", operation.of_page())
@@ -224,15 +239,10 @@ class ConsoleAdmin(ExactSearch, ModelAdmin):
         return HttpResponse(status=204, headers={"HX-Redirect": url})
 
 
-def sections(parts: Mapping[str | None, Sequence[Any]]) -> tuple[tuple[str | None, Any], ...]:
-    """Django's fieldsets, from the fields of each part of a page by its title."""
-    return tuple((title, {"fields": tuple(fields)}) for title, fields in parts.items())
-
-
 class ReadOnlyAdmin(Unwritable, ConsoleAdmin):
     """Rows that people look at and only services write."""
 
-    id_shown = column("Id", "pk", show.short)
+    ident = column("Id", "pk", show.short)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         return tuple(flatten_fieldsets(self.get_fieldsets(request, obj)))

@@ -24,16 +24,16 @@ def amount(units: int | None, asset: str, decimals: int) -> SafeString | str:
     """Smallest units as a decimal with its asset; the points of a column stand above each other."""
     if units is None:
         return NOTHING
-    whole, _, fraction = money.show(units, decimals).partition(".")
-    return decimal(whole, fraction, asset)
+    return decimal(money.show(units, decimals), asset)
 
 
-def decimal(whole: str, fraction: str, asset: str) -> SafeString:
+def decimal(amount: str, asset: str) -> SafeString:
     """Lists show `SHOWN` digits of the fraction and a sign that there are more; the rest is in the page."""
+    whole, _, fraction = amount.partition(".")
     rest = format_html('<span class="rest">{}</span>', fraction[SHOWN:]) if fraction[SHOWN:] else ""
     return format_html(
         '<span class="amount" title="{}">{}<span class="fraction">{}{} {}</span></span>',
-        f"{whole}.{fraction} {asset}" if fraction else f"{whole} {asset}",
+        f"{amount} {asset}",
         whole,
         f".{fraction[:SHOWN]}" if fraction else "",
         rest,

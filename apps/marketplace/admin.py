@@ -7,7 +7,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aitbc.core import show
 from aitbc.core.columns import column, state
-from aitbc.core.pages import Operation, ReadOnlyAdmin, ReadOnlyInline, sections
+from aitbc.core.pages import Operation, ReadOnlyAdmin, ReadOnlyInline
 from apps.marketplace.models import Offer, OfferDevice, OfferTransition
 from apps.marketplace.services import offers as services
 from apps.trading.admin.amounts import amount
@@ -26,7 +26,6 @@ OPERATIONS = (
         icon="block",
         question="Suspend this offer?",
         effect="No job can name it until the suspension is lifted.",
-        confirm="Suspend",
         done="Offers suspended",
         service=lambda offer, by, fields: services.suspend_offer(
             offer_id=offer.pk, by=by.pk, note=fields["note"]
@@ -82,8 +81,8 @@ class TransitionsOfOffer(TransitionColumns, ReadOnlyInline):
 class OfferAdmin(ReadOnlyAdmin):
     icon = "sell"
     list_display = (
-        "id_shown",
-        "state_shown",
+        "ident",
+        "status",
         "model",
         "device_count",
         "memory",
@@ -99,15 +98,13 @@ class OfferAdmin(ReadOnlyAdmin):
     search_help_text = "Offer, miner, or the seller's e-mail"
     operations = OPERATIONS
     inlines = (DevicesOfOffer, TransitionsOfOffer)
-    fieldsets = sections(
-        {
-            None: (("state_shown", "reason"), ("miner_shown", "region"), "id"),
-            "For sale": (("model", "device_count", "memory"), ("price_amount", "verified"), "kinds_shown"),
-            "Times": (("created_at", "updated_at"), "available_from"),
-        }
-    )
+    sections = {
+        None: (("status", "reason"), ("miner_shown", "region"), "id"),
+        "For sale": (("model", "device_count", "memory"), ("price_amount", "verified"), "kinds_shown"),
+        "Times": (("created_at", "updated_at"), "available_from"),
+    }
 
-    state_shown = state(STATES)
+    status = state(STATES)
     memory = column("Memory each", "memory_mb", "{} MiB".format, ordering="memory_mb")
     price_amount = amount("Per device second", "price", "asset", ordering="price")
     miner_shown = column("Miner", "miner", show.to, ordering="miner")
@@ -117,16 +114,16 @@ class OfferAdmin(ReadOnlyAdmin):
 @admin.register(OfferDevice)
 class OfferDeviceAdmin(ReadOnlyAdmin):
     icon = "extension"
-    list_display = ("id", "device_shown", "offer_shown", "state_shown")
+    list_display = ("id", "device_shown", "offer_shown", "status")
     list_select_related = ("device", "offer")
     search_fields = ("id", "device__id", "offer__id")
     search_help_text = "Number, device or offer"
     ordering = ("-id",)
-    fields = (("device_shown", "offer_shown"), "state_shown")
+    fields = (("device_shown", "offer_shown"), "status")
 
     device_shown = column("Device", "device", show.to)
     offer_shown = column("Offer", "offer", show.to)
-    state_shown = state(STATES)
+    status = state(STATES)
 
 
 @admin.register(OfferTransition)

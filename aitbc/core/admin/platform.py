@@ -4,8 +4,6 @@ Stored answers of idempotent writes have no page: Django's admin has none for co
 answers hold what only their caller may read.
 """
 
-from typing import Any
-
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.db.models.functions import Now
@@ -16,7 +14,7 @@ from unfold.decorators import display
 from aitbc.core import deadletters, show
 from aitbc.core.columns import column
 from aitbc.core.models import DeadTask, OutboxEvent, PlatformTick
-from aitbc.core.pages import Operation, ReadOnlyAdmin, sections
+from aitbc.core.pages import Operation, ReadOnlyAdmin, SetFilter
 
 
 @admin.register(OutboxEvent)
@@ -27,14 +25,12 @@ class OutboxEventAdmin(ReadOnlyAdmin):
     search_fields = ("id", "event_id")
     search_help_text = "Number or event id"
     ordering = ("id",)
-    fieldsets = sections(
-        {
-            None: (("id", "event_id"), ("event", "aggregate"), ("state", "attempts")),
-            "Times": (("created_at", "next_attempt_at"),),
-            "Payload": ("payload_shown",),
-            "Last error": ("last_error_shown",),
-        }
-    )
+    sections = {
+        None: (("id", "event_id"), ("event", "aggregate"), ("state", "attempts")),
+        "Times": (("created_at", "next_attempt_at"),),
+        "Payload": ("payload_shown",),
+        "Last error": ("last_error_shown",),
+    }
 
     @display(description="State")
     def state(self, event: OutboxEvent) -> str:
@@ -45,17 +41,9 @@ class OutboxEventAdmin(ReadOnlyAdmin):
     last_error_shown = column("Last error", "last_error", show.block)
 
 
-class SentAgainFilter(admin.SimpleListFilter):
-    title = "handled"
-    parameter_name = "handled"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("no", "Waits for a decision"), ("yes", "Was sent again")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        if self.value() is None:
-            return queryset
-        return queryset.filter(requeued_at__isnull=self.value() == "no")
+class SentAgainFilter(SetFilter):
+    title, parameter_name, column = "handled", "handled", "requeued_at"
+    answers = ("Waits for a decision", "Was sent again")
 
 
 SEND_AGAIN = Operation(
@@ -64,7 +52,6 @@ SEND_AGAIN = Operation(
     icon="replay",
     question="Send this task again?",
     effect="It goes back to its queue once, with the same arguments.",
-    confirm="Send again",
     done="Tasks sent again",
     service=lambda dead, *_: deadletters.requeue(dead_id=dead.pk),
     is_apt=lambda dead: dead.requeued_at is None,
@@ -79,13 +66,11 @@ class DeadTaskAdmin(ReadOnlyAdmin):
     search_fields = ("id", "task_id")
     search_help_text = "Id of the row or of the task"
     operations = (SEND_AGAIN,)
-    fieldsets = sections(
-        {
-            None: (("name", "queue"), ("task_id", "id"), ("failed_at", "requeued_at")),
-            "Arguments": ("args_shown", "kwargs_shown"),
-            "Why it failed": ("error_shown", "traceback_shown"),
-        }
-    )
+    sections = {
+        None: (("name", "queue"), ("task_id", "id"), ("failed_at", "requeued_at")),
+        "Arguments": ("args_shown", "kwargs_shown"),
+        "Why it failed": ("error_shown", "traceback_shown"),
+    }
 
     error_short = column("Error", lambda dead: Truncator(dead.error).chars(90))
     args_shown = column("Positional", "args", show.document)

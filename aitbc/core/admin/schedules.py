@@ -3,7 +3,6 @@
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.http import HttpRequest
 from django_celery_beat import admin as beat
 from django_celery_beat.models import (
     ClockedSchedule,
@@ -14,6 +13,8 @@ from django_celery_beat.models import (
 )
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+
+from aitbc.core.pages import never
 
 for _model in (PeriodicTask, IntervalSchedule, CrontabSchedule, SolarSchedule, ClockedSchedule):
     admin.site.unregister(_model)
@@ -44,15 +45,12 @@ class PeriodicTaskAdmin(beat.PeriodicTaskAdmin, ModelAdmin):
 
 class TasksOfSchedule(TabularInline):
     model = PeriodicTask
-    fields = ("name", "task", "enabled")
-    readonly_fields = fields
+    fields = readonly_fields = ("name", "task", "enabled")
     can_delete = False
     extra = 0
     show_change_link = True
     verbose_name_plural = "Tasks on this schedule"
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    has_add_permission = never
 
 
 class ScheduleAdmin(ModelAdmin):

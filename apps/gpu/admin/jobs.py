@@ -9,7 +9,7 @@ from unfold.decorators import display
 
 from aitbc.core import show
 from aitbc.core.columns import column, link, state
-from aitbc.core.pages import Operation, ReadOnlyAdmin, ReadOnlyInline, once, sections
+from aitbc.core.pages import Operation, ReadOnlyAdmin, ReadOnlyInline, once
 from apps.gpu.admin.receipts import verify
 from apps.gpu.models import Attempt, Job, JobResult, Receipt
 from apps.gpu.runtimes import runtimes
@@ -67,9 +67,9 @@ class AttemptsOfJob(ReadOnlyInline):
 class JobAdmin(ReadOnlyAdmin):
     icon = "work"
     list_display = (
-        "id_shown",
+        "ident",
         "kind",
-        "state_shown",
+        "status",
         "client_shown",
         "miner_shown",
         "max_price_amount",
@@ -83,20 +83,18 @@ class JobAdmin(ReadOnlyAdmin):
     search_help_text = "Job, miner, or the client's e-mail"
     operations = (CANCEL,)
     inlines = (AttemptsOfJob,)
-    fieldsets = sections(
-        {
-            None: (("kind", "state_shown"), ("client_shown", "miner_shown"), ("attempts", "priority"), "id"),
-            "Error": ("error_code", "error_message"),
-            "Times": (("created_at", "expires_at"), ("leased_at", "started_at"), ("finished_at", "ran")),
-            "Payment": (("max_price_amount", "unit_price_amount"), "payment"),
-            "Receipt": ("receipt_shown",),
-            "Asked of the miner": (("job_class", "offer_id"),),
-            "Input": ("input_shown", "input_artifact_shown"),
-            "Result": ("progress_shown", "output", "output_artifact", "metrics"),
-        }
-    )
+    sections = {
+        None: (("kind", "status"), ("client_shown", "miner_shown"), ("attempts", "priority"), "id"),
+        "Error": ("error_code", "error_message"),
+        "Times": (("created_at", "expires_at"), ("leased_at", "started_at"), ("finished_at", "ran")),
+        "Payment": (("max_price_amount", "unit_price_amount"), "payment"),
+        "Receipt": ("receipt_shown",),
+        "Asked of the miner": (("job_class", "offer_id"),),
+        "Input": ("input_shown", "input_artifact_shown"),
+        "Result": ("progress_shown", "output", "output_artifact", "metrics"),
+    }
 
-    state_shown = state(STATES)
+    status = state(STATES)
     client_shown = column("Client", "client", show.to, ordering="client")
     miner_shown = column("Miner", "miner", show.to, ordering="miner")
     max_price_amount = amount("At most", "max_price", ordering="max_price")
@@ -115,16 +113,14 @@ class JobAdmin(ReadOnlyAdmin):
 
     def get_inlines(self, request: HttpRequest, obj: Job | None = None) -> tuple[Any, ...]:
         """Without an empty list of failed attempts on the page of a job that went well at once."""
-        good = (
-            obj is not None
-            and obj.attempts == (0 if obj.state == Job.State.QUEUED else 1)
-            and not obj.error_code
-        )
-        return () if good else self.inlines
+        if obj is None or obj.error_code:
+            return self.inlines
+        smooth = obj.attempts == (0 if obj.state == Job.State.QUEUED else 1)
+        return () if smooth else self.inlines
 
     def get_fieldsets(self, request: HttpRequest, obj: Job | None = None) -> Any:
-        hidden = set() if obj is None or obj.error_code else {"Error"}
-        return [part for part in self.fieldsets if part[0] not in hidden]
+        failed = obj is None or obj.error_code
+        return [part for part in self.fieldsets or () if failed or part[0] != "Error"]
 
     @display(description="Paid")
     def paid_amount(self, job: Any) -> str:
@@ -148,7 +144,7 @@ class JobAdmin(ReadOnlyAdmin):
         receipt = Receipt.objects.filter(pk=job.pk).first()
         if receipt is None:
             return "None: only a completed job has one."
-        line = (show.link("gpu_receipt", job.pk), show.verdict(*verify(receipt)))
+        line = (show.link("gpu_receipt", job.pk), verify(receipt)[1])
         return show.table(("Receipt", "Verification"), [line])
 
     @display(description="Output")

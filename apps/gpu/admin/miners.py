@@ -7,7 +7,7 @@ from unfold.decorators import display
 
 from aitbc.core import show
 from aitbc.core.columns import column, state
-from aitbc.core.pages import Operation, ReadOnlyAdmin, ReadOnlyInline, once, sections
+from aitbc.core.pages import Operation, ReadOnlyAdmin, ReadOnlyInline, once
 from apps.gpu.models import Challenge, Device, Heartbeat, Job, Miner, Nonce
 from apps.gpu.services import moderation
 from apps.trading.admin.amounts import amount
@@ -27,7 +27,6 @@ OPERATIONS = (
         icon="water_drop",
         question="Drain this miner?",
         effect="It finishes the work that it holds and gets no more.",
-        confirm="Drain",
         done="Miners drained",
         service=lambda miner, *_: moderation.drain(miner=miner.pk),
         is_apt=lambda miner: miner.state in (Miner.State.ONLINE, Miner.State.SUSPECT),
@@ -38,7 +37,6 @@ OPERATIONS = (
         icon="block",
         question="Suspend this miner?",
         effect="Its leases go back to the queue now, and it gets no more work.",
-        confirm="Suspend",
         done="Miners suspended",
         service=lambda miner, *_: moderation.suspend(miner=miner.pk),
         is_apt=lambda miner: miner.state != Miner.State.SUSPENDED,
@@ -49,7 +47,6 @@ OPERATIONS = (
         icon="play_circle",
         question="Let this miner work again?",
         effect="It counts as suspect until its next heartbeat.",
-        confirm="Resume",
         done="Miners resumed",
         service=lambda miner, *_: moderation.resume(miner=miner.pk),
         is_apt=lambda miner: miner.state in (Miner.State.DRAINING, Miner.State.SUSPENDED),
@@ -96,7 +93,7 @@ class MinerAdmin(ReadOnlyAdmin):
     icon = "memory"
     list_display = (
         "name",
-        "state_shown",
+        "status",
         "owner_shown",
         "region",
         "kinds_shown",
@@ -111,15 +108,13 @@ class MinerAdmin(ReadOnlyAdmin):
     search_help_text = "Id, address, name, or the owner's e-mail"
     operations = OPERATIONS
     inlines = (DevicesOfMiner,)
-    fieldsets = sections(
-        {
-            None: (("name", "state_shown"), ("owner_shown", "key_shown"), ("region", "origin"), "id"),
-            "Work": (("kinds_shown", "models_shown"), ("slots", "price_amount"), "sandbox", "holds"),
-            "Life": (("created_at", "last_seen_at"), "sequence", "address_shown", "head_shown"),
-        }
-    )
+    sections = {
+        None: (("name", "status"), ("owner_shown", "key_shown"), ("region", "origin"), "id"),
+        "Work": (("kinds_shown", "models_shown"), ("slots", "price_amount"), "sandbox", "holds"),
+        "Life": (("created_at", "last_seen_at"), "sequence", "address_shown", "head_shown"),
+    }
 
-    state_shown = state(STATES)
+    status = state(STATES)
     owner_shown = column("Owner", "owner", show.to, ordering="owner")
     key_shown = column("API key", "key", show.to)
     kinds_shown = column("Kinds", "kinds", ", ".join)
@@ -155,14 +150,12 @@ class DeviceAdmin(DeviceColumns, ReadOnlyAdmin):
     list_filter = ("kind", "verified", "active")
     search_fields = ("id", "uuid", "miner__id", "miner__owner__email")
     search_help_text = "Id, uuid, miner, or the owner's e-mail"
-    fieldsets = sections(
-        {
-            None: (("model", "kind"), ("miner_shown", "active"), ("uuid", "id")),
-            "As detected": (("memory", "cuda", "driver"), ("claimed_tflops", "claimed_memory_gbps")),
-            "As the platform measured": (("measured", "verified_at"), ("tflops", "memory_gbps")),
-            "Latest telemetry": (("telemetry", "sampled_at"),),
-        }
-    )
+    sections = {
+        None: (("model", "kind"), ("miner_shown", "active"), ("uuid", "id")),
+        "As detected": (("memory", "cuda", "driver"), ("claimed_tflops", "claimed_memory_gbps")),
+        "As the platform measured": (("measured", "verified_at"), ("tflops", "memory_gbps")),
+        "Latest telemetry": (("telemetry", "sampled_at"),),
+    }
 
     miner_shown = column("Miner", "miner", show.to, ordering="miner")
 
@@ -176,29 +169,18 @@ def _took(challenge: Challenge) -> str:
 @admin.register(Challenge)
 class ChallengeAdmin(ReadOnlyAdmin):
     icon = "fitness_center"
-    list_display = (
-        "id_shown",
-        "state_shown",
-        "miner_shown",
-        "device_shown",
-        "work",
-        "took",
-        "measured",
-        "issued_at",
-    )
+    list_display = ("ident", "status", "miner_shown", "device_shown", "work", "took", "measured", "issued_at")
     list_select_related = ("miner", "device")
     list_filter = ("state",)
     search_fields = ("id", "miner__id", "device__uuid")
     search_help_text = "Id, miner, or the device's uuid"
-    fieldsets = sections(
-        {
-            None: (("state_shown", "reason"), ("miner_shown", "device_shown"), "id"),
-            "Work": (("work", "took"), "measured", "seed_shown", "nonce_shown", "roots_shown"),
-            "Times": (("issued_at", "committed_at"), "deadline"),
-        }
-    )
+    sections = {
+        None: (("status", "reason"), ("miner_shown", "device_shown"), "id"),
+        "Work": (("work", "took"), "measured", "seed_shown", "nonce_shown", "roots_shown"),
+        "Times": (("issued_at", "committed_at"), "deadline"),
+    }
 
-    state_shown = state(CHALLENGES)
+    status = state(CHALLENGES)
     miner_shown = column("Miner", "miner", show.to, ordering="miner")
     device_shown = column("Device", lambda row: show.link("gpu_device", row.device_id, row.device.model))
     work = column("Work", lambda row: f"{row.steps} × {row.rounds} rounds of n = {row.n}")  # noqa: RUF001

@@ -36,29 +36,14 @@ class QueuedJobAdmin(ReadOnlyAdmin):
 @admin.register(JobClass)
 class JobClassAdmin(ReadOnlyAdmin):
     icon = "category"
-    list_display = (
-        "id",
-        "kind",
-        "gpu_model",
-        "min_vram_mb",
-        "cuda_shown",
-        "region",
-        "models_shown",
-        "miner_shown",
-    )
+    list_display = ("id", "kind", "gpu_model", "min_vram_mb", "cuda_min", "region", "models", "miner_shown")
     search_fields = ("id", "kind")
     search_help_text = "Number or kind"
     ordering = ("-id",)
-    fields = (
-        ("id", "kind"),
-        ("gpu_model", "min_vram_mb"),
-        ("cuda_shown", "region"),
-        "models_shown",
-        "miner_shown",
-    )
+    fields = (("id", "kind"), ("gpu_model", "min_vram_mb"), ("cuda_min", "region"), "models", "miner_shown")
 
-    cuda_shown = column("CUDA at least", lambda row: ".".join(map(str, row.cuda or ())) or show.NOTHING)
-    models_shown = column("Models", lambda row: ", ".join(row.model_names) or show.NOTHING)
+    cuda_min = column("CUDA at least", lambda row: ".".join(map(str, row.cuda or ())) or show.NOTHING)
+    models = column("Models", lambda row: ", ".join(row.model_names) or show.NOTHING)
     miner_shown = link("Only miner", "gpu_miner", "miner")
 
 
@@ -83,7 +68,7 @@ class AttemptAdmin(ReadOnlyAdmin):
 @admin.register(JobResult)
 class JobResultAdmin(ReadOnlyAdmin):
     icon = "output"
-    list_display = ("id_shown", "job_shown", "output_artifact")
+    list_display = ("ident", "job_shown", "output_artifact")
     search_fields = ("job_id",)
     search_help_text = "Job"
     ordering = ("-job_id",)

@@ -8,7 +8,7 @@ from aitbc.chain import networks
 from aitbc.core import show
 from aitbc.core.columns import column, link
 from aitbc.core.errors import DomainError
-from aitbc.core.pages import ReadOnlyAdmin, once, sections
+from aitbc.core.pages import ReadOnlyAdmin, once
 from apps.gpu import receipts, verification
 from apps.gpu.models import Receipt
 from apps.gpu.selectors import receipts as selectors
@@ -20,49 +20,45 @@ _CHECKS = {
     "price": "total = units at the agreed price, fee inside it",
     "merkle": "the anchor's Merkle proof",
 }
+_OUTCOMES = {True: "holds", False: "fails", None: "nothing to check"}
 
 
-def verify(receipt: Receipt) -> tuple[bool | None, str]:
-    """(outcome, in words) of `verification.verify` on the stored document now; None: it could not run."""
+def verify(receipt: Receipt) -> tuple[verification.Verdict | None, SafeString]:
+    """The verdict on the stored document now, and the same in words; None: it could not be reached."""
     try:
-        verdict = _verdict(receipt)
+        verdict = verification.verify(
+            selectors.with_anchor(receipt),
+            platform_addresses=receipts.network_addresses(),
+            chain_id=networks.chain_id(),
+        )
     except DomainError as error:
-        return None, f"not verified: {error.message}"
+        return None, show.verdict(None, f"not verified: {error.message}")
     if not verdict.valid:
-        return False, f"invalid: {verdict.reason}"
-    return True, "valid, anchored" if verdict.checks["merkle"] else "valid, not anchored yet"
-
-
-def _verdict(receipt: Receipt) -> verification.Verdict:
-    return verification.verify(
-        selectors.with_anchor(receipt),
-        platform_addresses=receipts.network_addresses(),
-        chain_id=networks.chain_id(),
-    )
+        return verdict, show.verdict(False, f"invalid: {verdict.reason}")
+    anchored = "anchored" if verdict.checks["merkle"] else "not anchored yet"
+    return verdict, show.verdict(True, f"valid, {anchored}")
 
 
 @admin.register(Receipt)
 class ReceiptAdmin(ReadOnlyAdmin):
     icon = "verified"
-    list_display = ("id_shown", "kind", "units", "total_amount", "fee_amount", "leaf_short", "created_at")
+    list_display = ("ident", "kind", "units", "total_amount", "fee_amount", "leaf_short", "created_at")
     search_fields = ("job_id",)
     search_help_text = "Job"
     ordering = ("-job_id",)
-    fieldsets = sections(
-        {
-            None: (("job_shown", "kind"), ("units", "created_at"), ("total_amount", "fee_amount")),
-            "Verification": ("checks",),
-            "Anchor": ("leaf_shown", "anchor"),
-            "Signers": ("platform_shown", "miner_shown"),
-            "Document": ("document_shown",),
-        }
-    )
+    sections = {
+        None: (("job_shown", "kind"), ("units", "created_at"), ("total_amount", "fee_amount")),
+        "Verification": ("checks",),
+        "Anchor": ("leaf_shown", "anchor"),
+        "Signers": ("platform_shown", "miner_shown"),
+        "Document": ("document_shown",),
+    }
 
     job_shown = link("Job", "gpu_job", "pk")
     kind = column("Kind", lambda receipt: receipt.document["statement"]["kind"])
     units = column("Metered", lambda receipt: show.duration(receipt.document["units"]))
-    total_amount = column("Total", lambda receipt: _money(receipt.document["total"]))
-    fee_amount = column("Fee", lambda receipt: _money(receipt.document["fee"]))
+    total_amount = column("Total", lambda receipt: show.decimal(**receipt.document["total"]))
+    fee_amount = column("Fee", lambda receipt: show.decimal(**receipt.document["fee"]))
     leaf_short = column("Leaf", "leaf", show.short)
     leaf_shown = column("Leaf", "leaf", show.code)
     platform_shown = column("Platform", lambda receipt: show.code(receipt.document["platform"]["address"]))
@@ -72,14 +68,14 @@ class ReceiptAdmin(ReadOnlyAdmin):
     @display(description="Checked just now")
     @once
     def checks(self, receipt: Receipt) -> str:
-        ok, text = verify(receipt)
-        if ok is None:
-            return show.verdict(None, text)
-        verdict = _verdict(receipt)
+        verdict, words = verify(receipt)
+        if verdict is None:
+            return words
         lines = [
-            (show.verdict(result, _outcome(result)), _CHECKS[name]) for name, result in verdict.checks.items()
+            (show.verdict(result, _OUTCOMES[result]), _CHECKS[name])
+            for name, result in verdict.checks.items()
         ]
-        return mark_safe(show.verdict(ok, text) + show.table(("Check", "Of"), lines))  # both are escaped
+        return mark_safe(words + show.table(("Check", "Of"), lines))  # both are escaped
 
     @display(description="Anchored in")
     @once
@@ -105,12 +101,3 @@ def _anchor_table(receipt: Receipt, leaf: ReceiptLeaf, batch: SettlementBatch) -
     if found:
         lines.append(("Proof", f"{len(found.proof)} hashes"))
     return show.table(("", ""), lines)
-
-
-def _outcome(result: bool | None) -> str:
-    return {True: "holds", False: "fails", None: "nothing to check"}[result]
-
-
-def _money(amount: dict[str, str]) -> str:
-    whole, _, fraction = amount["amount"].partition(".")
-    return show.decimal(whole, fraction, amount["asset"])

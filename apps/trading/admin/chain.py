@@ -4,7 +4,7 @@ from django.contrib import admin
 
 from aitbc.core import show
 from aitbc.core.columns import column, link, state
-from aitbc.core.pages import ReadOnlyAdmin, ReadOnlyInline, sections
+from aitbc.core.pages import ReadOnlyAdmin, ReadOnlyInline
 from apps.trading.admin.amounts import amount
 from apps.trading.admin.settlement import BatchColumns
 from apps.trading.models import Deposit, DepositAddress, PayoutBatch, PayoutLeaf, PayoutTarget, ReserveCheck
@@ -27,8 +27,8 @@ class DepositAddressAdmin(ReadOnlyAdmin):
 class DepositAdmin(ReadOnlyAdmin):
     icon = "south_west"
     list_display = (
-        "id_shown",
-        "booked_shown",
+        "ident",
+        "booking",
         "user_shown",
         "moved_amount",
         "block_number",
@@ -39,19 +39,17 @@ class DepositAdmin(ReadOnlyAdmin):
     list_filter = ("booked",)
     search_fields = ("id", "tx_hash", "user__email")
     search_help_text = "Id, transaction, or the user's e-mail"
-    fieldsets = sections(
-        {
-            None: (("booked_shown", "user_shown"), ("moved_amount", "transfer")),
-            "On the chain": ("tx_shown", ("network", "block_number", "ordinal"), "sender", "address"),
-            "Times": ("created_at",),
-        }
-    )
+    sections = {
+        None: (("booking", "user_shown"), ("moved_amount", "transfer")),
+        "On the chain": ("tx", ("network", "block_number", "ordinal"), "sender", "address"),
+        "Times": ("created_at",),
+    }
 
-    booked_shown = state({"user": "success", "unattributed": "warning"}, "booked", "Booked")
+    booking = state({"user": "success", "unattributed": "warning"}, "booked", "Booked")
     user_shown = column("User", "user", show.to, ordering="user")
     moved_amount = amount("Amount", "amount", "asset", ordering="amount")
     tx_short = column("Transaction", "tx_hash", show.short)
-    tx_shown = column("Transaction", "tx_hash", show.code)
+    tx = column("Transaction", "tx_hash", show.code)
     transfer = link("Ledger transfer", "trading_transfer", "pk")
 
 
@@ -87,8 +85,8 @@ class LeavesOfPayout(LeafColumns, ReadOnlyInline):
 class PayoutBatchAdmin(BatchColumns, ReadOnlyAdmin):
     icon = "north_east"
     list_display = (
-        "id_shown",
-        "state_shown",
+        "ident",
+        "status",
         "network",
         "count",
         "total_amount",
@@ -101,13 +99,11 @@ class PayoutBatchAdmin(BatchColumns, ReadOnlyAdmin):
     search_fields = ("id", "tx_hash", "root")
     search_help_text = "Id, transaction or root"
     inlines = (LeavesOfPayout,)
-    fieldsets = sections(
-        {
-            None: (("state_shown", "network"), ("count", "total_amount"), "id"),
-            "On the chain": ("root_shown", "tx_shown", ("block", "gas_used")),
-            "Times": (("created_at", "finalized_at"),),
-        }
-    )
+    sections = {
+        None: (("status", "network"), ("count", "total_amount"), "id"),
+        "On the chain": ("root_shown", "tx", ("block", "gas_used")),
+        "Times": (("created_at", "finalized_at"),),
+    }
 
     total_amount = amount("Total", "total", ordering="total")
 
@@ -120,12 +116,10 @@ class PayoutLeafAdmin(LeafColumns, ReadOnlyAdmin):
     search_fields = ("id", "hold", "user__email", "batch__id")
     search_help_text = "Number, hold, batch, or the provider's e-mail"
     ordering = ("-id",)
-    fieldsets = sections(
-        {
-            None: (("user_shown", "moved_amount"), ("batch_shown", "position"), "address"),
-            "Claim": ("claim_shown", ("claimed_at", "hold_shown")),
-        }
-    )
+    sections = {
+        None: (("user_shown", "moved_amount"), ("batch_shown", "position"), "address"),
+        "Claim": ("claim_shown", ("claimed_at", "hold_shown")),
+    }
 
     batch_shown = link("Batch", "trading_payoutbatch", "batch_id")
     hold_shown = link("Ledger hold", "trading_transfer", "hold")
@@ -148,13 +142,11 @@ class ReserveCheckAdmin(ReadOnlyAdmin):
     )
     search_fields = ("id",)
     search_help_text = "Number"
-    fieldsets = sections(
-        {
-            None: (("verdict", "difference_amount"), ("network", "asset", "checked_at")),
-            "On the chain": (("contract_amount", "unswept_amount"), ("block_number", "block_hash")),
-            "In the ledger": (("liabilities_amount", "pending_amount"),),
-        }
-    )
+    sections = {
+        None: (("verdict", "difference_amount"), ("network", "asset", "checked_at")),
+        "On the chain": (("contract_amount", "unswept_amount"), ("block_number", "block_hash")),
+        "In the ledger": (("liabilities_amount", "pending_amount"),),
+    }
 
     verdict = column(
         "Verdict", lambda row: show.verdict(not row.difference, "differ" if row.difference else "agree")

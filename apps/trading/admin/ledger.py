@@ -6,7 +6,7 @@ from unfold.decorators import display
 
 from aitbc.core import show
 from aitbc.core.columns import column, link, state
-from aitbc.core.pages import ReadOnlyAdmin, ReadOnlyInline, once, sections
+from aitbc.core.pages import ReadOnlyAdmin, ReadOnlyInline, once
 from apps.trading.admin import amounts
 from apps.trading.admin.amounts import amount
 from apps.trading.models import Account, Asset, Entry, Payment, Transfer
@@ -54,15 +54,13 @@ class AccountAdmin(ReadOnlyAdmin):
     search_fields = ("id", "owner__email", "owner__id")
     search_help_text = "Number, or the owner's e-mail or id"
     ordering = ("-id",)
-    fieldsets = sections(
-        {
-            None: (("holder", "kind_shown"), ("asset", "chain"), ("id", "shard"), "entries"),
-            "Balance": (
-                ("posted_amount", "held_amount", "available_amount"),
-                ("overdraft", "created_at"),
-            ),
-        }
-    )
+    sections = {
+        None: (("holder", "kind_shown"), ("asset", "chain"), ("id", "shard"), "entries"),
+        "Balance": (
+            ("posted_amount", "held_amount", "available_amount"),
+            ("overdraft", "created_at"),
+        ),
+    }
 
     holder = column(
         "Owner", lambda row: show.to(row.owner) if row.owner else _platform(row), ordering="owner"
@@ -95,34 +93,23 @@ class EntriesOfTransfer(EntryColumns, ReadOnlyInline):
 @admin.register(Transfer)
 class TransferAdmin(ReadOnlyAdmin):
     icon = "swap_horiz"
-    list_display = (
-        "id_shown",
-        "kind",
-        "state_shown",
-        "moved_amount",
-        "debit_shown",
-        "credit_shown",
-        "job",
-        "created_at",
-    )
+    list_display = ("ident", "kind", "status", "moved_amount", "payer", "payee", "job", "created_at")
     list_select_related = ("debit__owner", "credit__owner")
     list_filter = ("state",)
     search_fields = ("id", "reference")
     search_help_text = "Id, or the id of the job or deposit it is for"
     ordering = ("-created_at", "-id")
     inlines = (EntriesOfTransfer,)
-    fieldsets = sections(
-        {
-            None: (("kind", "state_shown"), ("moved_amount", "id")),
-            "Sides": (("debit_shown", "credit_shown"), ("hold_shown", "payment"), ("job", "siblings")),
-            "Times": (("created_at", "resolved_at"),),
-        }
-    )
+    sections = {
+        None: (("kind", "status"), ("moved_amount", "id")),
+        "Sides": (("payer", "payee"), ("hold_shown", "payment"), ("job", "siblings")),
+        "Times": (("created_at", "resolved_at"),),
+    }
 
-    state_shown = state(_STATES)
+    status = state(_STATES)
     moved_amount = amount("Amount", "amount", "debit.asset_id", ordering="amount")
-    debit_shown = column("From", "debit", holder)
-    credit_shown = column("To", "credit", holder)
+    payer = column("From", "debit", holder)
+    payee = column("To", "credit", holder)
     hold_shown = link("Resolves the hold", "trading_transfer", "hold")
     job = column("Job", _job)
 

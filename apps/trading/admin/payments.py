@@ -5,7 +5,7 @@ from unfold.decorators import display
 
 from aitbc.core import show
 from aitbc.core.columns import column, link
-from aitbc.core.pages import ReadOnlyAdmin, once, sections
+from aitbc.core.pages import ReadOnlyAdmin, once
 from apps.trading.admin import amounts
 from apps.trading.admin.amounts import amount
 from apps.trading.models import Payment, Transfer
@@ -17,8 +17,8 @@ _STATES = {"escrowed": "warning", "released": "success", "partially released": "
 class PaymentAdmin(ReadOnlyAdmin):
     icon = "payments"
     list_display = (
-        "id_shown",
-        "state_shown",
+        "ident",
+        "status",
         "client_shown",
         "provider_shown",
         "held_amount",
@@ -31,16 +31,14 @@ class PaymentAdmin(ReadOnlyAdmin):
     search_fields = ("id", "job", "client__email", "provider__email")
     search_help_text = "Payment, job, or the e-mail of a party"
     ordering = ("-id",)
-    fieldsets = sections(
-        {
-            None: (("state_shown", "job_shown"), ("client_shown", "provider_shown"), ("id", "hold")),
-            "Amounts": (("held_amount", "released_amount"), ("fee_amount", "refunded_amount")),
-            "Transfers": ("transfers",),
-            "Times": (("created_at", "resolved_at"), ("matures_at", "matured_at")),
-        }
-    )
+    sections = {
+        None: (("status", "job_shown"), ("client_shown", "provider_shown"), ("id", "hold")),
+        "Amounts": (("held_amount", "released_amount"), ("fee_amount", "refunded_amount")),
+        "Transfers": ("transfers",),
+        "Times": (("created_at", "resolved_at"), ("matures_at", "matured_at")),
+    }
 
-    state_shown = column(
+    status = column(
         "State", lambda payment: show.state(payment.state.replace("_", " "), _STATES), ordering="state"
     )
     job_shown = link("Job", "gpu_job", "job")

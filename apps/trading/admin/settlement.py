@@ -1,28 +1,18 @@
 """Receipts on their way to the chain, and the batches that anchor them."""
 
-from typing import Any
-
 from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest
 
 from aitbc.core import show
 from aitbc.core.columns import column, link, state
-from aitbc.core.pages import ReadOnlyAdmin, sections
+from aitbc.core.pages import ReadOnlyAdmin, SetFilter
 from apps.trading.models import ReceiptLeaf, SettlementBatch
 
 STATES = {"sealed": "info", "final": "success", "failed": "danger"}
 
 
-class BatchedFilter(admin.SimpleListFilter):
-    title = "batch"
-    parameter_name = "batched"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("no", "Waits for a batch"), ("yes", "In a batch")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset if self.value() is None else queryset.filter(batch__isnull=self.value() == "no")
+class BatchedFilter(SetFilter):
+    title, parameter_name, column = "batch", "batched", "batch"
+    answers = ("Waits for a batch", "In a batch")
 
 
 @admin.register(ReceiptLeaf)
@@ -46,17 +36,17 @@ class ReceiptLeafAdmin(ReadOnlyAdmin):
 class BatchColumns:
     """What batches of receipts and of payouts show alike."""
 
-    state_shown = state(STATES)
+    status = state(STATES)
     root_shown = column("Merkle root", "root", show.code)
-    tx_shown = column("Transaction", "tx_hash", show.code)
+    tx = column("Transaction", "tx_hash", show.code)
 
 
 @admin.register(SettlementBatch)
 class SettlementBatchAdmin(BatchColumns, ReadOnlyAdmin):
     icon = "anchor"
     list_display = (
-        "id_shown",
-        "state_shown",
+        "ident",
+        "status",
         "network",
         "receipts",
         "root_short",
@@ -68,13 +58,11 @@ class SettlementBatchAdmin(BatchColumns, ReadOnlyAdmin):
     list_filter = ("state",)
     search_fields = ("id", "tx_hash", "root")
     search_help_text = "Id, transaction or root"
-    fieldsets = sections(
-        {
-            None: (("state_shown", "network"), ("receipts", "leaves"), "id"),
-            "Anchor": ("root_shown", "tx_shown", ("block", "gas_used")),
-            "Times": (("created_at", "finalized_at"),),
-        }
-    )
+    sections = {
+        None: (("status", "network"), ("receipts", "leaves"), "id"),
+        "Anchor": ("root_shown", "tx", ("block", "gas_used")),
+        "Times": (("created_at", "finalized_at"),),
+    }
 
     root_short = column("Root", "root", show.short)
     leaves = column(
