@@ -11,24 +11,11 @@ from dataclasses import dataclass
 
 from aitbc.stack import layout
 from aitbc.stack.anvil import Anvil
-from aitbc.stack.errors import StackError
+from aitbc.stack.errors import StackError as StackError
 from aitbc.stack.paths import Var, current, locked
 from aitbc.stack.postgres import APP, OWNER, Postgres
 from aitbc.stack.redis import Redis
 from aitbc.stack.server import Server
-
-__all__ = [
-    "SERVICES",
-    "Anvil",
-    "ServiceStatus",
-    "StackError",
-    "Urls",
-    "destroy",
-    "discover",
-    "down",
-    "status",
-    "up",
-]
 
 SERVICES = ("postgres", "redis", "anvil")
 _LOCK_SECONDS = 180

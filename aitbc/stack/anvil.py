@@ -16,21 +16,22 @@ from typing import Any
 from aitbc.stack import process, rpc
 from aitbc.stack.errors import StackError
 from aitbc.stack.paths import REPOSITORY, Var, make_folder, recall, remember
-from aitbc.stack.server import Server
+from aitbc.stack.server import TcpServer
 
 CHAIN_ID = 31337  # of ait-devnet
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _OPTIONS = ("--host", "127.0.0.1", "--accounts", "0", "--no-cors", "--quiet")
 
 
-class Anvil(Server):
+class Anvil(TcpServer):
     """One chain, and the keeper that saves it."""
 
     name = "anvil"
+    cwd = REPOSITORY
 
     def __init__(self, chain_id: int, folder: Path, *, log: Path | None = None) -> None:
         self.chain_id, self.folder, self.memory = chain_id, folder, folder / "chain.json"
-        self.pid_file, self.keeper_file = folder / "anvil.pid", folder / "keeper.pid"
+        self.pid_file, self.watched = folder / "anvil.pid", folder / "keeper.pid"
         self.log = log or folder / "anvil.log"
 
     @classmethod
@@ -59,31 +60,23 @@ class Anvil(Server):
             raise StackError(f"{self.url} is chain {found}, not {self.chain_id}")
 
     def start(self, *, owned: bool = False) -> None:
-        """Start the chain from its last saved state, on its remembered port or on another free one."""
-        make_folder(self.folder, mode=0o700)
+        """Start the chain from its last saved state."""
         recorded = recall(self.memory, self.name).get("id", self.chain_id)
         if recorded != self.chain_id:
             raise StackError(f"{self.folder} holds chain {recorded}, not {self.chain_id}")
-        if process.running(self.keeper_file) is None:
-            super().stop()
-            process.start_on_free_port(self.port, lambda port: self._launch(port, owned=owned))
-        self.wait(self.keeper_file)
+        make_folder(self.folder, mode=0o700)
+        remember(self.memory, self.name, {"id": self.chain_id, "port": self.port})
+        if process.running(self.watched) is None:
+            super().stop()  # a node whose keeper died
+        super().start(owned=owned)
 
-    def _launch(self, port: int, *, owned: bool) -> None:
-        remember(self.memory, self.name, {"id": self.chain_id, "port": port})
+    def command(self, port: int) -> list[str | Path]:
         node = [str(binary()), *_OPTIONS, "--port", str(port), "--chain-id", str(self.chain_id)]
-        process.start(
-            [sys.executable, "-m", "aitbc.stack.keeper", str(port), self.folder, self.log, *node],
-            pid_file=self.keeper_file,
-            log=self.log,
-            cwd=REPOSITORY,
-            death_signal=signal.SIGTERM if owned else None,
-        )
-        self.wait(self.keeper_file)
+        return [sys.executable, "-m", "aitbc.stack.keeper", str(port), self.folder, self.log, *node]
 
     def stop(self) -> None:
         """Save the state and end."""
-        process.stop(self.keeper_file, with_signal=signal.SIGTERM, seconds=60, force=True)
+        process.stop(self.watched, with_signal=signal.SIGTERM, seconds=60, force=True)
         super().stop()
 
 

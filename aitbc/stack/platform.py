@@ -181,7 +181,7 @@ def _keep_stack(var: Var) -> set[int]:
             stack.up(owned=True)
         except StackError as error:
             log.error("they did not start, trying again shortly: %s", error)
-    keeper = process.running(Anvil.of(var).keeper_file)
+    keeper = process.running(Anvil.of(var).watched)
     return {pid for pid in (*(service.pid for service in stack.servers(var)), keeper) if pid is not None}
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import signal
 from importlib.util import find_spec
 from pathlib import Path
 
-from aitbc.stack import process
 from aitbc.stack.errors import StackError
-from aitbc.stack.paths import Var, make_folder, remember, secret, write_atomically
-from aitbc.stack.server import Server
+from aitbc.stack.paths import Var, secret, write_atomically
+from aitbc.stack.server import TcpServer
 
 _CONFIGURATION = """\
 bind 127.0.0.1
@@ -24,14 +22,15 @@ maxmemory-policy noeviction
 """
 
 
-class Redis(Server):
+class Redis(TcpServer):
     """The embedded broker and cache of one `var/`."""
 
     name = "redis"
 
     def __init__(self, var: Var) -> None:
-        self.folder, self.memory = var.root / "redis", var.memory
-        self.pid_file, self.log = var.pid_file("redis"), var.log_file("redis")
+        self.folder = self.cwd = var.root / "redis"
+        self.pid_file = self.watched = var.pid_file("redis")
+        self.log, self.memory = var.log_file("redis"), var.memory
         self._password_file = var.keys / "redis.password"
 
     @property
@@ -54,25 +53,11 @@ class Redis(Server):
         except redis.RedisError as error:
             raise StackError(f"redis at {self.address}: {error}") from error
 
-    def start(self, *, owned: bool = False) -> None:
-        if self.pid is None:
-            process.start_on_free_port(self.port, lambda port: self._launch(port, owned=owned))
-        self.wait()
-
-    def _launch(self, port: int, *, owned: bool) -> None:
-        remember(self.memory, self.name, {"port": port})
-        make_folder(self.folder, mode=0o700)
+    def command(self, port: int) -> list[str | Path]:
         configuration = self.folder / "redis.conf"
         content = _CONFIGURATION.format(port=port, password=secret(self._password_file))
         write_atomically(configuration, content, mode=0o600)
-        process.start(
-            [_binary(), configuration],
-            pid_file=self.pid_file,
-            log=self.log,
-            cwd=self.folder,
-            death_signal=signal.SIGTERM if owned else None,
-        )
-        self.wait()
+        return [_binary(), configuration]
 
 
 def _binary() -> Path:

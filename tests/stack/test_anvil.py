@@ -78,7 +78,7 @@ def test_kill_9_of_node_and_keeper_while_they_save_leaves_a_chain_that_starts(an
         anvil.call("evm_mine")
         assert process.wait_for(lambda: saved_height(anvil) == height(anvil), seconds=10)
         anvil.call("evm_mine")  # being saved, or not, when the keeper dies
-        os.kill(process.running(anvil.keeper_file), signal.SIGKILL)
+        os.kill(process.running(anvil.watched), signal.SIGKILL)
         assert process.wait_for(lambda: anvil.pid is None, seconds=10)
         anvil.start()
         heights.append(height(anvil))
@@ -93,7 +93,7 @@ def test_a_folder_of_another_chain_is_refused(anvil):
 
     with pytest.raises(StackError, match="holds chain 31338, not 31337"):
         Anvil(31337, anvil.folder).start()
-    assert process.running(anvil.keeper_file) is None
+    assert process.running(anvil.watched) is None
 
 
 def test_a_damaged_state_file_is_an_error_that_shows_the_log(anvil):

@@ -12,6 +12,7 @@ from redis.retry import Retry
 
 from aitbc import stack
 from aitbc.stack import process
+from aitbc.stack.anvil import Anvil
 from aitbc.stack.errors import StackError
 
 
@@ -91,8 +92,8 @@ def test_data_is_kept_across_a_restart_and_ports_stay(var):
     assert chain_of(var).call("eth_getBlockByNumber", "latest", False)["hash"] == head
 
 
-def chain_of(var) -> stack.Anvil:
-    return stack.Anvil.of(var)
+def chain_of(var) -> Anvil:
+    return Anvil.of(var)
 
 
 def test_after_kill_9_of_everything_the_next_up_recovers(var):
@@ -100,7 +101,7 @@ def test_after_kill_9_of_everything_the_next_up_recovers(var):
     urls = stack.discover()
     with psycopg.connect(urls.database_owner_url) as connection:
         connection.execute("create table kept as select 7 as n")
-    for pid in [*pids().values(), process.running(chain_of(var).keeper_file)]:
+    for pid in [*pids().values(), process.running(chain_of(var).watched)]:
         os.kill(pid, signal.SIGKILL)
     assert process.wait_for(lambda: set(pids().values()) == {None}, seconds=5)
 
