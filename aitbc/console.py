@@ -3,6 +3,7 @@
 Every figure is read when the page is: from PostgreSQL, and the lengths of Celery's queues from Redis.
 """
 
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse
+from django.utils.text import capfirst
 from unfold.dataclasses import SearchResult
 
 from aitbc.celery import QUEUES
@@ -25,7 +27,6 @@ from apps.trading.models import Payment, SettlementBatch, Transfer
 from apps.trading.selectors import overview as trading
 from apps.trading.selectors.assets import decimals
 
-ASSET = "AIT"
 TICK_IS_LATE = 15
 # Which pages stand first in their group; the others follow by name.
 _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
@@ -45,40 +46,28 @@ _IDS = (Job, Payment, Transfer, Miner, Offer, SettlementBatch)
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """Every page that this user may see, grouped by context; a new page needs no entry here."""
-    site = admin.site
-    seen = {name for _, labels, _ in _GROUPS for name in labels}
-    others = tuple(sorted({model._meta.app_label for model in site._registry} - seen))
-    groups: list[dict[str, Any]] = [
-        {
-            "title": None,
-            "items": [{"title": "Dashboard", "icon": "dashboard", "link": reverse("admin:index")}],
-        }
-    ]
+    visible: list[Any] = [p for p in admin.site._registry.values() if p.has_view_permission(request)]
+    visible.sort(key=lambda page: str(page.opts.verbose_name_plural))
+    named = {label for _, labels, _ in _GROUPS for label in labels}
+    others = tuple({page.opts.app_label for page in visible} - named)
+    home = {"title": "Dashboard", "icon": "dashboard", "link": reverse("admin:index")}
+    groups: list[dict[str, Any]] = [{"title": None, "items": [home]}]
     for title, labels, first in (*_GROUPS, ("Other", others, ())):
-        pages = [page for model, page in site._registry.items() if model._meta.app_label in labels]
-        visible = [page for page in pages if page.has_view_permission(request)]
-        if visible:
-            visible.sort(key=lambda page: _place(page, first))
-            groups.append(
-                {
-                    "title": title,
-                    "collapsible": True,
-                    "separator": True,
-                    "items": [_item(page) for page in visible],
-                }
-            )
+        pages = [page for page in visible if page.opts.app_label in labels]
+        pages.sort(key=lambda page: _place(page.opts.model_name, first))
+        if pages:
+            items = [_item(page) for page in pages]
+            groups.append({"title": title, "collapsible": True, "separator": True, "items": items})
     return groups
 
 
-def _place(page: Any, first: tuple[str, ...]) -> tuple[int, str]:
-    name = page.model._meta.model_name
-    return (first.index(name) if name in first else len(first), str(page.opts.verbose_name_plural))
+def _place(name: str, first: tuple[str, ...]) -> int:
+    return first.index(name) if name in first else len(first)
 
 
 def _item(page: Any) -> dict[str, Any]:
-    name = str(page.opts.verbose_name_plural)
     return {
-        "title": name[:1].upper() + name[1:],
+        "title": capfirst(page.opts.verbose_name_plural),
         "icon": getattr(page, "icon", "table_rows"),
         "link": reverse(f"admin:{page.opts.app_label}_{page.opts.model_name}_changelist"),
     }
@@ -127,16 +116,14 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 
 
 def _money() -> dict[str, str]:
-    """Decimal strings of `ASSET`, named in the labels beside them."""
-    figures, places = trading.money(ASSET), decimals(ASSET)
-    shown = {
-        name: money.show(getattr(figures, name), places) for name in ("escrow", "maturing", "fees", "owed")
-    }
-    return shown | {"asset": ASSET}
+    """Decimal strings of one asset, which is named in the labels beside them."""
+    places = decimals(amounts.AIT)
+    figures = asdict(trading.money(amounts.AIT)).items()
+    return {name: money.show(units, places) for name, units in figures} | {"asset": amounts.AIT}
 
 
 def _reserves() -> dict[str, Any] | None:
-    check = trading.last_reserve_check(settings.CHAIN_NETWORK, ASSET)
+    check = trading.last_reserve_check(settings.CHAIN_NETWORK, amounts.AIT)
     if check is None:
         return None
     return {

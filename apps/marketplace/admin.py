@@ -81,17 +81,9 @@ class TransitionsOfOffer(TransitionColumns, ReadOnlyInline):
 class OfferAdmin(ReadOnlyAdmin):
     icon = "sell"
     list_display = (
-        "ident",
-        "status",
-        "model",
-        "device_count",
-        "memory",
-        "price_amount",
-        "region",
-        "verified",
-        "miner_shown",
-        "created_at",
-    )
+        "ident", "status", "model", "device_count", "memory", "price_amount", "region", "verified",
+        "miner_shown", "created_at",
+    )  # fmt: skip
     list_select_related = ("miner",)
     list_filter = ("state", "verified")
     search_fields = ("id", "miner__id", "miner__owner__email")

@@ -67,16 +67,9 @@ class AttemptsOfJob(ReadOnlyInline):
 class JobAdmin(ReadOnlyAdmin):
     icon = "work"
     list_display = (
-        "ident",
-        "kind",
-        "status",
-        "client_shown",
-        "miner_shown",
-        "max_price_amount",
-        "paid_amount",
-        "ran",
-        "created_at",
-    )
+        "ident", "kind", "status", "client_shown", "miner_shown", "max_price_amount", "paid_amount",
+        "ran", "created_at",
+    )  # fmt: skip
     list_select_related = ("client", "miner")
     list_filter = ("state", KindFilter)
     search_fields = ("id", "client__email", "miner__id")

@@ -92,16 +92,9 @@ class DevicesOfMiner(DeviceColumns, ReadOnlyInline):
 class MinerAdmin(ReadOnlyAdmin):
     icon = "memory"
     list_display = (
-        "name",
-        "status",
-        "owner_shown",
-        "region",
-        "kinds_shown",
-        "slots",
-        "price_amount",
-        "sandbox",
+        "name", "status", "owner_shown", "region", "kinds_shown", "slots", "price_amount", "sandbox",
         "last_seen_at",
-    )
+    )  # fmt: skip
     list_select_related = ("owner",)
     list_filter = ("state", "first_party")
     search_fields = ("id", "address", "owner__email", "name")

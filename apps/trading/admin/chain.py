@@ -27,14 +27,8 @@ class DepositAddressAdmin(ReadOnlyAdmin):
 class DepositAdmin(ReadOnlyAdmin):
     icon = "south_west"
     list_display = (
-        "ident",
-        "booking",
-        "user_shown",
-        "moved_amount",
-        "block_number",
-        "tx_short",
-        "created_at",
-    )
+        "ident", "booking", "user_shown", "moved_amount", "block_number", "tx_short", "created_at",
+    )  # fmt: skip
     list_select_related = ("user",)
     list_filter = ("booked",)
     search_fields = ("id", "tx_hash", "user__email")
@@ -85,16 +79,9 @@ class LeavesOfPayout(LeafColumns, ReadOnlyInline):
 class PayoutBatchAdmin(BatchColumns, ReadOnlyAdmin):
     icon = "north_east"
     list_display = (
-        "ident",
-        "status",
-        "network",
-        "count",
-        "total_amount",
-        "block",
-        "gas_used",
-        "created_at",
+        "ident", "status", "network", "count", "total_amount", "block", "gas_used", "created_at",
         "finalized_at",
-    )
+    )  # fmt: skip
     list_filter = ("state",)
     search_fields = ("id", "tx_hash", "root")
     search_help_text = "Id, transaction or root"
@@ -130,16 +117,9 @@ class PayoutLeafAdmin(LeafColumns, ReadOnlyAdmin):
 class ReserveCheckAdmin(ReadOnlyAdmin):
     icon = "balance"
     list_display = (
-        "id",
-        "verdict",
-        "network",
-        "block_number",
-        "contract_amount",
-        "unswept_amount",
-        "liabilities_amount",
-        "difference_amount",
-        "checked_at",
-    )
+        "id", "verdict", "network", "block_number", "contract_amount", "unswept_amount",
+        "liabilities_amount", "difference_amount", "checked_at",
+    )  # fmt: skip
     search_fields = ("id",)
     search_help_text = "Number"
     sections = {

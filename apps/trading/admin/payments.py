@@ -17,15 +17,9 @@ _STATES = {"escrowed": "warning", "released": "success", "partially released": "
 class PaymentAdmin(ReadOnlyAdmin):
     icon = "payments"
     list_display = (
-        "ident",
-        "status",
-        "client_shown",
-        "provider_shown",
-        "held_amount",
-        "released_amount",
-        "fee_amount",
-        "created_at",
-    )
+        "ident", "status", "client_shown", "provider_shown", "held_amount", "released_amount",
+        "fee_amount", "created_at",
+    )  # fmt: skip
     list_select_related = ("client", "provider")
     list_filter = ("state",)
     search_fields = ("id", "job", "client__email", "provider__email")

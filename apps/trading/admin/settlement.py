@@ -45,16 +45,9 @@ class BatchColumns:
 class SettlementBatchAdmin(BatchColumns, ReadOnlyAdmin):
     icon = "anchor"
     list_display = (
-        "ident",
-        "status",
-        "network",
-        "receipts",
-        "root_short",
-        "block",
-        "gas_used",
-        "created_at",
+        "ident", "status", "network", "receipts", "root_short", "block", "gas_used", "created_at",
         "finalized_at",
-    )
+    )  # fmt: skip
     list_filter = ("state",)
     search_fields = ("id", "tx_hash", "root")
     search_help_text = "Id, transaction or root"
