@@ -33,20 +33,22 @@ class Ports:
 def platform_programs(var: Var, ports: Ports) -> tuple[Program, ...]:
     """Every process of one platform on one machine, in the order in which they are started."""
     web_url = f"http://127.0.0.1:{ports.web}"
-    web_processes = os.environ.get("WEB_PROCESSES") or "2"
     stream_url = f"http://127.0.0.1:{ports.stream}"
+    # Unless told otherwise the miner takes the first processor, the platform's own worker the last, so that
+    # no device is sold twice.
+    cpus = os.sched_getaffinity(0)
+    worker_cpus = os.environ.get("GPU_WORKER_CPUS") or str(max(cpus))
+    miner = ("--key-file", str(var.keys / "miner.key"), "--url", web_url, "--cpus", str(min(cpus)))
     return (
-        web_program(ports.web, workers=web_processes, stream_url=stream_url),
+        web_program(ports.web, workers=os.environ.get("WEB_PROCESSES") or "2", stream_url=stream_url),
         # Whoever waits there has nothing to lose: no reason to be waited for.
         _granian("stream", "asgi", "aitbc.stream:application", port=ports.stream, workers="1", grace=1),
         _manage("relay", "run_relay"),
         _manage("chain", "run_chain"),
         _celery("worker", "worker", "-Q", "default,settlement,zk,chain", "-c", "2", "-n", "worker@%h"),
-        _celery("gpu", "worker", "-Q", "gpu", "-c", "1", "-n", "gpu@%h", GPU_WORKER_CPUS=_worker_cpus()),
+        _celery("gpu", "worker", "-Q", "gpu", "-c", "1", "-n", "gpu@%h", GPU_WORKER_CPUS=worker_cpus),
         _celery("beat", "beat", "--pidfile="),
-        _manage(
-            "miner", "run_miner", "--key-file", str(var.keys / "miner.key"), "--url", web_url, "--cpus", "0"
-        ),
+        _manage("miner", "run_miner", *miner),
     )
 
 
@@ -80,12 +82,6 @@ def _granian(
     options += ["--respawn-failed-workers", "--respawn-interval", "0.5", "--workers-kill-timeout", str(grace)]
     command = (sys.executable, "-m", "granian", "--interface", interface, *options, *more, target)
     return Program(name=name, command=command, environment=environment, serves=True)
-
-
-def _worker_cpus() -> str:
-    """Unless told otherwise: the miner takes the first processor, the platform's own worker the last, so
-    that no device is sold twice."""
-    return os.environ.get("GPU_WORKER_CPUS") or str(max(os.sched_getaffinity(0)))
 
 
 def _celery(name: str, *arguments: str, **environment: str) -> Program:
