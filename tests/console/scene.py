@@ -33,6 +33,7 @@ from apps.trading.models import (
     PayoutLeaf,
     PayoutTarget,
     ReserveCheck,
+    Withdrawal,
 )
 from apps.trading.services import settlement
 
@@ -176,6 +177,16 @@ def _money(alice: Person, mike: Seller) -> None:
         )
         PayoutLeaf.objects.create(
             batch=batch, position=0, user=user, address=address, amount=AIT, hold=uuid4()
+        )
+        now = timezone.now()
+        Withdrawal.objects.create(
+            id=uuid7(),
+            user=user,
+            network="ait-devnet",
+            address=address,
+            amount=AIT // 2,
+            created_at=now,
+            not_before=now,
         )
         ReserveCheck.objects.create(
             network="ait-devnet",

@@ -1,4 +1,4 @@
-"""Money between ledger and chain: deposits in, payouts out, and whether both sides agree."""
+"""Money between ledger and chain: deposits in, payouts and withdrawals out, and whether both sides agree."""
 
 from django.contrib import admin
 
@@ -7,7 +7,15 @@ from aitbc.core.columns import column, link, state
 from aitbc.core.pages import ReadOnlyAdmin, ReadOnlyInline
 from apps.trading.admin.amounts import amount
 from apps.trading.admin.settlement import BatchColumns
-from apps.trading.models import Deposit, DepositAddress, PayoutBatch, PayoutLeaf, PayoutTarget, ReserveCheck
+from apps.trading.models import (
+    Deposit,
+    DepositAddress,
+    PayoutBatch,
+    PayoutLeaf,
+    PayoutTarget,
+    ReserveCheck,
+    Withdrawal,
+)
 
 
 @admin.register(DepositAddress)
@@ -111,6 +119,31 @@ class PayoutLeafAdmin(LeafColumns, ReadOnlyAdmin):
     batch_shown = link("Batch", "trading_payoutbatch", "batch_id")
     hold_shown = link("Ledger hold", "trading_transfer", "hold")
     claim_shown = column("Claimed in", "claim_tx", show.code)
+
+
+@admin.register(Withdrawal)
+class WithdrawalAdmin(ReadOnlyAdmin):
+    icon = "logout"
+    list_display = (
+        "ident", "status", "user_shown", "moved_amount", "address", "created_at", "not_before", "resolved_at",
+    )  # fmt: skip
+    list_select_related = ("user",)
+    list_filter = ("state",)
+    search_fields = ("id", "address", "user__email")
+    search_help_text = "Id, address, or the user's e-mail"
+    sections = {
+        None: (("status", "user_shown"), ("moved_amount", "hold_shown"), "id"),
+        "On the chain": ("address", "tx", ("network", "block")),
+        "Times": (("created_at", "not_before", "resolved_at"),),
+    }
+
+    status = state(
+        {"waiting": "info", "sending": "info", "final": "success", "failed": "danger", "canceled": "warning"}
+    )
+    user_shown = column("User", "user", show.to, ordering="user")
+    moved_amount = amount("Amount", "amount", ordering="amount")
+    hold_shown = link("Ledger hold", "trading_transfer", "pk")
+    tx = column("Transaction", "tx_hash", show.code)
 
 
 @admin.register(ReserveCheck)

@@ -9,7 +9,7 @@ from aitbc.core.columns import column, link, state
 from aitbc.core.pages import ReadOnlyAdmin, ReadOnlyInline, once
 from apps.trading.admin import amounts
 from apps.trading.admin.amounts import amount
-from apps.trading.models import Account, Asset, Entry, Payment, Transfer
+from apps.trading.models import Account, Asset, Entry, JournalBlock, Payment, Transfer
 
 _STATES = {"posted": "success", "pending": "warning", "voided": "info"}
 
@@ -143,3 +143,16 @@ class EntryAdmin(EntryColumns, ReadOnlyAdmin):
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         return lookup == "account__id__exact" or super().lookup_allowed(lookup, value, request)
+
+
+@admin.register(JournalBlock)
+class JournalBlockAdmin(ReadOnlyAdmin):
+    icon = "link"
+    list_display = ("number", "lines", "head_short", "upto", "sealed_at")
+    search_fields = ("number",)
+    search_help_text = "Number"
+    fields = (("number", "lines"), ("upto", "sealed_at"), "digest_shown", "head_shown")
+
+    head_short = column("Head", "head", show.short)
+    digest_shown = column("Digest of its lines", "digest", show.code)
+    head_shown = column("Head of the chain", "head", show.code)
