@@ -14,10 +14,15 @@ class Finding:
     example: str
 
 
+# Computed once for the rules that ask it.
+_FOLD = """
+    WITH fold AS MATERIALIZED (
+      SELECT transfer_id, count(*) AS legs, sum(amount) AS total, min(amount) AS low, max(amount) AS high
+        FROM trading_entry GROUP BY transfer_id)"""
 # Each query returns the offenders of one rule: (example as text). No offender, no finding.
 RULES: dict[str, str] = {
     "transfer_balances": """
-        SELECT transfer_id::text FROM trading_entry GROUP BY transfer_id HAVING sum(amount) <> 0""",
+        SELECT transfer_id::text FROM fold WHERE total <> 0""",
     "asset_sums_to_zero": """
         SELECT asset_id FROM trading_account GROUP BY asset_id HAVING sum(posted) <> 0""",
     "balance_is_fold_of_entries": """
@@ -33,8 +38,7 @@ RULES: dict[str, str] = {
         WHERE a.held <> coalesce(h.total, 0)""",
     "posted_transfer_has_its_two_entries": """
         SELECT t.id::text FROM trading_transfer t
-        LEFT JOIN (SELECT transfer_id, count(*) AS legs, min(amount) AS low, max(amount) AS high
-                   FROM trading_entry GROUP BY transfer_id) e ON e.transfer_id = t.id
+        LEFT JOIN fold e ON e.transfer_id = t.id
         WHERE CASE WHEN t.credit_id IS NULL THEN e.legs IS NOT NULL
                    ELSE e.legs IS DISTINCT FROM 2 OR e.high <> t.amount OR e.low <> -t.amount END""",
     "entries_belong_to_the_transfer": """
@@ -76,12 +80,11 @@ RULES: dict[str, str] = {
             ON p.provider_id = a.owner_id AND p.asset = a.asset_id
          WHERE coalesce(a.total, 0) <> coalesce(p.total, 0)""",
     "journal_chain_verifies": """
-        WITH block AS (
-          SELECT b.number, count(*)::int AS lines,
+        WITH bound AS (SELECT array_agg(upto ORDER BY number) AS uptos FROM trading_journalblock),
+        block AS (
+          SELECT width_bucket(l.xact, uptos) + 1 AS number, count(*)::int AS lines,
                  sha256(convert_to(string_agg(l.line, E'\\n' ORDER BY l.part, l.key), 'UTF8')) AS digest
-            FROM journal_lines(0, 9223372036854775807) l CROSS JOIN LATERAL (
-              SELECT number FROM trading_journalblock WHERE upto > l.xact ORDER BY upto LIMIT 1) b
-           GROUP BY b.number)
+            FROM journal_lines(0, 9223372036854775807) l CROSS JOIN bound GROUP BY 1)
         SELECT b.number::text FROM trading_journalblock b LEFT JOIN block x ON x.number = b.number
           LEFT JOIN trading_journalblock p ON p.number = b.number - 1
          WHERE (x.digest, x.lines) IS DISTINCT FROM (b.digest, b.lines)
@@ -102,7 +105,8 @@ def audit() -> list[Finding]:
     ]
     with transaction.atomic():
         db.rows("SET LOCAL statement_timeout = 0")
-        found = db.rows(" UNION ALL ".join(parts))
+        db.rows("SET LOCAL work_mem = '128MB'")
+        found = db.rows(f"{_FOLD} {' UNION ALL '.join(parts)}")
     return [Finding(rule, count, example) for rule, count, example in found if count]
 
 

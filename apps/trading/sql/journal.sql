@@ -5,7 +5,7 @@
 
 -- The facts of the transactions from `p_from` to below `p_upto`, in one plain form whatever the session's settings are.
 CREATE OR REPLACE FUNCTION journal_lines(p_from bigint, p_upto bigint)
-RETURNS TABLE (xact bigint, part int, key text, line text) LANGUAGE sql STABLE AS $$
+RETURNS TABLE (xact bigint, part int, key text, line text) LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT t.xact, 1, t.id::text,
          concat_ws('|', 'transfer', t.id, t.kind, t.debit_id, coalesce(t.credit_id::text, '-'), t.amount,
                    coalesce(t.hold::text, '-'), coalesce(t.reference::text, '-'), extract(epoch FROM t.created_at))
@@ -17,7 +17,7 @@ RETURNS TABLE (xact bigint, part int, key text, line text) LANGUAGE sql STABLE A
 $$;
 
 CREATE OR REPLACE FUNCTION journal_head(p_number bigint, p_previous bytea, p_upto bigint, p_digest bytea) RETURNS bytea
-LANGUAGE sql IMMUTABLE AS $$
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT sha256('aitbc.journal'::bytea || int8send(p_number) || p_previous || int8send(p_upto) || p_digest)
 $$;
 
