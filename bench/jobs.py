@@ -14,6 +14,7 @@ from typing import Any
 import uvloop
 
 from bench import platform
+from bench.results import at_least, under
 
 MONOLITH_CYCLES = 61.8
 PAIRS = 8
@@ -154,10 +155,12 @@ def _results(
     slowest = max(step["p95_ms"] for step in single["steps"].values())
     doubles = single["double_leased"] + batched["double_leased"]
     rows = [
-        _row("cycles, one request a step", single["cycles_per_s"], "1/s", MONOLITH_CYCLES, 4),
-        _row("cycles, batch calls", batched["cycles_per_s"], "1/s", MONOLITH_CYCLES, 10),
-        _row("cycles by HTTP to the same statements under pgbench", single["cycles_per_s"], "1/s", raw, None),
-        _under("p95 of the slowest endpoint", slowest, 100),
+        at_least("cycles, one request a step", single["cycles_per_s"], "1/s", MONOLITH_CYCLES, 4),
+        at_least("cycles, batch calls", batched["cycles_per_s"], "1/s", MONOLITH_CYCLES, 10),
+        at_least(
+            "cycles by HTTP to the same statements under pgbench", single["cycles_per_s"], "1/s", raw, None
+        ),
+        under("p95 of the slowest endpoint", slowest, "ms", 100),
         {
             "what": "jobs leased twice",
             "figure": doubles,
@@ -169,33 +172,8 @@ def _results(
         },
     ]
     if waiting:
-        rows.append(_under("/health/live p99 with 200 waiting polls", waiting["p99_ms"], 1000))
+        rows.append(under("/health/live p99 with 200 waiting polls", waiting["p99_ms"], "ms", 1000))
     return rows
-
-
-def _under(what: str, figure: float, bar: float) -> dict[str, Any]:
-    return {
-        "what": what,
-        "figure": figure,
-        "unit": "ms",
-        "reference": bar,
-        "ratio": round(figure / bar, 3),
-        "bar": f"< {bar}",
-        "ok": figure < bar,
-    }
-
-
-def _row(what: str, figure: float, unit: str, reference: float, bar: float | None) -> dict[str, Any]:
-    ratio = round(figure / reference, 2)
-    return {
-        "what": what,
-        "figure": figure,
-        "unit": unit,
-        "reference": reference,
-        "ratio": ratio,
-        "bar": f">= {bar}x" if bar else None,
-        "ok": bar is None or ratio >= bar,
-    }
 
 
 if __name__ == "__main__":
