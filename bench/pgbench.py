@@ -1,7 +1,8 @@
 """The statements of one job cycle as raw SQL under pgbench: what the database alone could do.
 
 The same SQL functions that the web calls, without HTTP, Python, JSON validation or signatures; as many
-clients and miners as there, so that no balance is hotter than it was.
+clients and miners as there, so that no balance is hotter than it was. A claim that finds every row locked by
+rivals is an empty poll, as it is over HTTP.
 """
 
 import re
@@ -17,8 +18,10 @@ SELECT document::jsonb ->> 'id' AS job FROM gpu_submit('{client}'::uuid, NULL, N
   'id', gen_random_uuid(), 'payment', gen_random_uuid(), 'kind', 'bench.matmul', 'input', '{{"n": 8, "seed": 1, "dtype": "float32"}}'::jsonb,
   'artifacts', '[]'::jsonb, 'digest', repeat('ab', 32), 'salt', repeat('cd', 32), 'max_price', 10000000000000000,
   'ttl', 900, 'priority', 0, 'models', '[]'::jsonb)) \gset
-SELECT document::jsonb -> 0 ->> 'id' AS leased, document::jsonb -> 0 ->> 'lease_token' AS token
+SELECT jsonb_array_length(document::jsonb) AS found, document::jsonb -> 0 ->> 'id' AS leased,
+       document::jsonb -> 0 ->> 'lease_token' AS token
   FROM gpu_claim('{key}'::uuid, 1, NULL) \gset
+\if :found
 SELECT id FROM gpu_lease_facts('{key}'::uuid, ARRAY[:leased::uuid]);
 SELECT code FROM gpu_complete(jsonb_build_array(jsonb_build_object('job', :leased::uuid, 'lease_token', :token::uuid,
   'started_ms', 1700000000000, 'finished_ms', 1700000000001, 'units_ms', 1, 'total', 1000000000, 'fee', 25000000,
@@ -26,6 +29,7 @@ SELECT code FROM gpu_complete(jsonb_build_array(jsonb_build_object('job', :lease
   'leaf', repeat('ab', 32), 'owner', '{owner}')));
 SELECT gpu_job_document(j, p) FROM gpu_job j JOIN trading_payment p ON p.job = j.id WHERE j.id = :job::uuid;
 SELECT document FROM gpu_receipt WHERE job_id = :leased::uuid;
+\endif
 """
 
 
