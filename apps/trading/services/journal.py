@@ -8,9 +8,10 @@ from apps.trading.models import JournalBlock
 NO_HEAD: Final = "0x" + "00" * 32
 
 
-def seal() -> int | None:
-    """Seal what is committed and complete; the block's number, or None when nothing was new."""
-    number: int | None = db.value("SELECT journal_seal()")
+def seal(most: int = 20_000) -> int | None:
+    """Seal what is committed and complete, about `most` transfers at a time; the block's number, or None
+    when nothing was new."""
+    number: int | None = db.value("SELECT journal_seal(%s::int)", (most,))
     return number
 
 

@@ -21,14 +21,18 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT sha256('aitbc.journal'::bytea || int8send(p_number) || p_previous || int8send(p_upto) || p_digest)
 $$;
 
--- Seal what is complete into the next block: its number, or NULL when there is nothing new.
-CREATE OR REPLACE FUNCTION journal_seal() RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+-- Seal what is complete into the next block: its number, or NULL when there is nothing new. Of a backlog, whole
+-- transactions up to the one with the `p_most`-th transfer, so that one call stays short.
+CREATE OR REPLACE FUNCTION journal_seal(p_most int) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
   last trading_journalblock; nth bigint; horizon bigint; n int; d bytea;
 BEGIN
   IF NOT pg_try_advisory_xact_lock(hashtextextended('trading.journal', 0)) THEN RETURN NULL; END IF;
   SELECT * INTO last FROM trading_journalblock ORDER BY number DESC LIMIT 1;
   horizon := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+  SELECT CASE count(*) WHEN p_most THEN max(xact) + 1 ELSE horizon END INTO horizon
+    FROM (SELECT xact FROM trading_transfer WHERE xact >= coalesce(last.upto, 0) AND xact < horizon
+           ORDER BY xact LIMIT p_most) x;
   SELECT count(*), sha256(convert_to(string_agg(line, E'\n' ORDER BY part, key), 'UTF8')) INTO n, d
     FROM journal_lines(coalesce(last.upto, 0), horizon);
   IF n = 0 THEN RETURN NULL; END IF;

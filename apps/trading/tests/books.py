@@ -57,7 +57,7 @@ def opened(debit: int, amount: int) -> UUID:
     return item.id
 
 
-def sealed() -> int | None:
+def sealed(most: int = 1000) -> int | None:
     """Seal all there is, once no older transaction runs, not even another test's in its own database."""
     complete = """SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint
                        > (SELECT max(xact) FROM journal_lines(0, 9223372036854775807))"""
@@ -65,7 +65,7 @@ def sealed() -> int | None:
     while not db.value(complete):
         assert time.monotonic() < deadline, "an older transaction does not end"
         time.sleep(0.02)
-    return journal.seal()
+    return journal.seal(most)
 
 
 def balance(account: int) -> tuple[int, int]:

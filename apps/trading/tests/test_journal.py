@@ -40,6 +40,18 @@ def test_a_block_holds_what_was_committed_since_the_one_before():
     assert audit() == []
 
 
+def test_a_backlog_is_sealed_in_blocks_of_whole_transactions():
+    giver, taker = account(10), account()
+    ledger.apply_all([transfer(giver, taker, 1), transfer(giver, taker, 1), transfer(giver, taker, 1)])
+    ledger.apply_all([transfer(giver, taker, 1)])
+    assert sealed(most=2) == 1  # the funding, and the three that were applied at once
+    assert sealed(most=2) == 2
+    assert journal.seal(most=2) is None
+
+    assert list(JournalBlock.objects.order_by("number").values_list("lines", flat=True)) == [12, 3]
+    assert audit() == []
+
+
 def test_the_head_is_the_hash_that_its_parts_say():
     account(10)
     sealed()
