@@ -5,6 +5,7 @@ Trust authentication is safe here because the socket lies in a folder (0700) of 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -82,6 +83,7 @@ class Postgres(Server):
             if survivor is not None:
                 process.adopt(self.pid_file, survivor)
             else:
+                _end_predecessor(layout)
                 self._launch(layout, owned=owned)
         chosen = {"socket": str(layout.socket), "data": str(layout.data), "notes": layout.notes}
         remember(self.memory, self.name, chosen)
@@ -162,6 +164,23 @@ def _clear_leftovers(layout: Layout) -> int | None:
     for stale in (postmaster, *layout.socket.glob(".s.PGSQL.*")):
         stale.unlink()
     return None
+
+
+def _end_predecessor(layout: Layout) -> None:
+    """Stop a server on our socket whose data are not ours: a checkout that lay here before was removed and
+    left it running. It would answer in our server's place, which cannot start beside it."""
+    import psutil  # as in aitbc.stack.process
+
+    for lock in layout.socket.glob(".s.PGSQL.*.lock"):
+        pid, data = lock.read_text().split("\n")[:2]
+        with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
+            here = os.readlink(f"/proc/{pid}/cwd")  # psutil hides that a folder was deleted
+            if here != str(layout.data) and here.removesuffix(" (deleted)") == data:
+                server = psutil.Process(int(pid))
+                server.send_signal(signal.SIGQUIT)
+                _, alive = psutil.wait_procs([server], timeout=30)
+                if alive:
+                    raise StackError(f"process {pid} holds {layout.socket} with the data in {data}: stop it")
 
 
 def _sessions(data: Path) -> list[int]:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -14,6 +15,7 @@ from aitbc import stack
 from aitbc.stack import process
 from aitbc.stack.anvil import Anvil
 from aitbc.stack.errors import StackError
+from aitbc.stack.paths import Var
 
 
 def pids(services=stack.SERVICES) -> dict[str, int | None]:
@@ -119,6 +121,29 @@ def test_a_lost_pid_file_of_a_running_database_is_found_again(var):
     stack.up(["postgres"])
 
     assert pids(["postgres"])["postgres"] == pid
+
+
+def test_a_checkout_at_the_place_of_a_removed_one_never_meets_its_running_database(make_var, monkeypatch):
+    """A path too long for a socket, or closed to the server's user, has its socket outside the folder."""
+    var = Var(root=make_var().root.parent / ("long" * 22) / "var")
+    monkeypatch.setenv("AITBC_VAR", str(var.root))
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
+    stack.up(["postgres"])
+    old = pids(["postgres"])["postgres"]
+    with psycopg.connect(stack.discover().database_owner_url) as connection:
+        connection.execute("create table kept as select 7 as n")
+    shutil.rmtree(var.root)
+
+    stack.up(["postgres"])
+    try:
+        assert pids(["postgres"])["postgres"] not in (old, None)
+        assert process.identify(old) is None
+        with psycopg.connect(stack.discover().database_owner_url) as connection:
+            assert connection.execute("select to_regclass('kept')").fetchone() == (None,)
+            data = connection.execute("show data_directory").fetchone()
+        assert data == (str(var.root / "postgres" / "data"),)
+    finally:
+        stack.destroy()
 
 
 def test_a_stale_postmaster_pid_that_names_a_stranger_does_not_stop_the_start(var):
