@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import psycopg
 from django.db import OperationalError, connection, connections, transaction
@@ -60,7 +59,12 @@ class _Statements:
         return result
 
 
-_statements: WeakKeyDictionary[psycopg.Connection[Any], _Statements] = WeakKeyDictionary()
+def _statements_of(database: Any, raw: psycopg.Connection[Any]) -> _Statements:
+    """Kept by what owns the connection: they refer to it, so any other keeper would keep it alive."""
+    kept: _Statements | None = getattr(database, "aitbc_statements", None)
+    if kept is None or kept.pg is not raw.pgconn:
+        kept = database.aitbc_statements = _Statements(raw)
+    return kept
 
 
 @cache
@@ -81,10 +85,7 @@ def rows(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     raw: psycopg.Connection[Any] = database.connection
     with database.wrap_database_errors:
         if raw.autocommit:
-            statements = _statements.get(raw)
-            if statements is None:
-                statements = _statements[raw] = _Statements(raw)
-            return statements.run(sql, params)
+            return _statements_of(database, raw).run(sql, params)
         # psycopg begins the transaction with its first statement.
         cursor = psycopg.Cursor(raw)
         cursor.execute(sql, params, prepare=True)

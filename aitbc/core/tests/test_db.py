@@ -1,6 +1,8 @@
 """The database's helpers: transactions where they must and must not be, locks that die with their holder."""
 
+import gc
 import threading
+import weakref
 
 import psycopg
 import pytest
@@ -49,6 +51,20 @@ def test_a_rollback_that_drops_the_prepared_statements_costs_nothing(in_threads)
             transaction.set_rollback(True)
         assert db.rows("SELECT name FROM pg_prepared_statements WHERE name LIKE 'aitbc_0'") == []
         assert db.value("SELECT %s::int", (3,)) == 3
+
+    in_threads(run, 1)
+
+
+def test_a_closed_connection_is_forgotten_with_its_statements(in_threads):
+    def run(_):
+        seen = []
+        for _ in range(5):
+            assert db.value("SELECT %s::int", (1,)) == 1
+            seen.append(weakref.ref(connections["default"].connection))
+            connections["default"].close()
+        assert db.value("SELECT %s::int", (2,)) == 2
+        gc.collect()
+        assert [old() for old in seen] == [None] * 5
 
     in_threads(run, 1)
 
