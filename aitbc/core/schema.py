@@ -5,7 +5,7 @@ from typing import Any, Literal
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
-from ninja import NinjaAPI, Schema
+from ninja import NinjaAPI, Query, Schema
 from pydantic import ConfigDict
 
 PROBLEM_JSON = "application/problem+json"
@@ -15,6 +15,11 @@ class Strict(Schema):
     """Input: a member we do not know is a mistake, not noise."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+def cursor_parameter() -> Any:
+    """The `cursor` of a list: where the page before it ended."""
+    return Query(None, max_length=200, pattern=r"^[^\x00]*$")  # type: ignore[type-arg]  # a function
 
 
 class FieldError(Schema):

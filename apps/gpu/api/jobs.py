@@ -13,7 +13,7 @@ from aitbc.core.auth import ApiKey, caller
 from aitbc.core.errors import DomainError
 from aitbc.core.http import from_validation, problem
 from aitbc.core.idempotency import json_response
-from aitbc.core.schema import errors
+from aitbc.core.schema import cursor_parameter, errors
 from apps.gpu.api.schemas import (
     BatchIn,
     BatchOut,
@@ -72,7 +72,7 @@ def list_jobs(
     kind: str | None = Query(None, max_length=40, pattern=r"^[^\x00]*$"),
     created_after: AwareDatetime | None = None,
     created_before: AwareDatetime | None = None,
-    cursor: str | None = Query(None, max_length=200, pattern=r"^[^\x00]*$"),
+    cursor: str | None = cursor_parameter(),
     limit: int = Query(50, ge=1, le=200),
 ) -> HttpResponse:
     page = selectors.page_of_jobs(

@@ -15,7 +15,7 @@ from aitbc.core.auth import ApiKey, caller
 from aitbc.core.errors import DomainError, Invalid
 from aitbc.core.http import from_validation, problem
 from aitbc.core.idempotency import json_response
-from aitbc.core.schema import errors
+from aitbc.core.schema import cursor_parameter, errors
 from apps.gpu.api.schemas import (
     AcceptedList,
     AcceptedOut,
@@ -178,7 +178,7 @@ def sign_off(request: HttpRequest) -> dict[str, Any]:
 def my_jobs(
     request: HttpRequest,
     state: State | None = None,
-    cursor: str | None = Query(None, max_length=200, pattern=r"^[^\x00]*$"),
+    cursor: str | None = cursor_parameter(),
     limit: int = Query(50, ge=1, le=200),
 ) -> HttpResponse:
     return json_response(

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from aitbc.core import db
 from aitbc.core.errors import NotFound
+from apps.gpu.selectors.jobs import FINAL
 
-FINAL = ("completed", "failed", "canceled", "expired")
 EVENTS = "text/event-stream"
 RETRY = "retry: 2000\n\n"  # milliseconds until the client may ask for what came since
 Row = tuple[int, list[str]]

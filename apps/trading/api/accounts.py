@@ -6,7 +6,7 @@ from django.http import HttpRequest
 from ninja import Query, Router
 
 from aitbc.core.auth import ApiKey, caller
-from aitbc.core.schema import errors
+from aitbc.core.schema import cursor_parameter, errors
 from apps.trading.api.schemas import BalanceList, EntryList
 from apps.trading.selectors import balances
 
@@ -27,7 +27,7 @@ def list_balances(request: HttpRequest) -> dict[str, Any]:
 def list_entries(
     request: HttpRequest,
     asset: str,
-    cursor: str | None = Query(None, max_length=200, pattern=r"^[^\x00]*$"),
+    cursor: str | None = cursor_parameter(),
     limit: int = Query(50, ge=1, le=200),
 ) -> dict[str, Any]:
     return balances.entries(user=caller(request).user_id, asset=asset, cursor=cursor, limit=limit)

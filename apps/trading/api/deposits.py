@@ -8,7 +8,7 @@ from ninja import Query, Router
 
 from aitbc.core.auth import ApiKey, caller
 from aitbc.core.errors import Invalid
-from aitbc.core.schema import errors
+from aitbc.core.schema import cursor_parameter, errors
 from apps.trading.api.schemas import DepositAddressOut, DepositList
 from apps.trading.selectors import chain as selectors
 from apps.trading.services import deposits
@@ -42,7 +42,7 @@ def get_deposit_address(
 )
 def list_deposits(
     request: HttpRequest,
-    cursor: str | None = Query(None, max_length=200, pattern=r"^[^\x00]*$"),
+    cursor: str | None = cursor_parameter(),
     limit: int = Query(50, ge=1, le=200),
 ) -> dict[str, Any]:
     return selectors.deposits_of(user=caller(request).user_id, cursor=cursor, limit=limit)

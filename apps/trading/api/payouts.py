@@ -7,7 +7,7 @@ from django.http import HttpRequest
 from ninja import Query, Router
 
 from aitbc.core.auth import ApiKey, caller
-from aitbc.core.schema import errors
+from aitbc.core.schema import cursor_parameter, errors
 from apps.trading.api.schemas import PayoutList, PayoutTargetIn, PayoutTargetOut
 from apps.trading.models import PayoutTarget
 from apps.trading.selectors import chain as selectors
@@ -48,7 +48,7 @@ def put_target(request: HttpRequest, body: PayoutTargetIn) -> dict[str, Any]:
 @router.get("", auth=ApiKey("money:read"), response={200: PayoutList} | errors(403), summary="Your payouts")
 def list_payouts(
     request: HttpRequest,
-    cursor: str | None = Query(None, max_length=200, pattern=r"^[^\x00]*$"),
+    cursor: str | None = cursor_parameter(),
     limit: int = Query(50, ge=1, le=200),
 ) -> dict[str, Any]:
     """`claim` holds the arguments of the contract's claim once the batch is final."""

@@ -7,7 +7,7 @@ from django.http import HttpRequest
 from ninja import Query, Router
 
 from aitbc.core.auth import ApiKey
-from aitbc.core.schema import errors
+from aitbc.core.schema import cursor_parameter, errors
 from apps.trading.api.schemas import ReservesOut, SettlementList, SettlementOut
 from apps.trading.selectors import chain as selectors
 
@@ -20,7 +20,7 @@ reader = ApiKey("money:read")
 )
 def list_settlements(
     request: HttpRequest,
-    cursor: str | None = Query(None, max_length=200, pattern=r"^[^\x00]*$"),
+    cursor: str | None = cursor_parameter(),
     limit: int = Query(50, ge=1, le=200),
 ) -> dict[str, Any]:
     return selectors.settlements(cursor=cursor, limit=limit)

@@ -11,7 +11,7 @@ from aitbc.core import money
 from aitbc.core.auth import ApiKey, caller
 from aitbc.core.errors import Invalid
 from aitbc.core.idempotency import idempotent
-from aitbc.core.schema import errors
+from aitbc.core.schema import cursor_parameter, errors
 from apps.trading.api.schemas import WithdrawalIn, WithdrawalList, WithdrawalOut
 from apps.trading.selectors import chain as selectors
 from apps.trading.services import withdrawals
@@ -43,7 +43,7 @@ def create_withdrawal(request: HttpRequest, body: WithdrawalIn) -> tuple[int, di
 )
 def list_withdrawals(
     request: HttpRequest,
-    cursor: str | None = Query(None, max_length=200, pattern=r"^[^\x00]*$"),
+    cursor: str | None = cursor_parameter(),
     limit: int = Query(50, ge=1, le=200),
 ) -> dict[str, Any]:
     return selectors.withdrawals_of(user=caller(request).user_id, cursor=cursor, limit=limit)

@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 import structlog
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Sum
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -91,7 +92,7 @@ def _refuse_above_limit(user: UUID, to: str, amount: int, now: datetime) -> None
     counted = day.exclude(state__in=(State.FAILED, State.CANCELED))
     limit = parameters.get("withdrawal_daily_ait") * AIT
     for who, found in (("you", counted.filter(user_id=user)), ("this address", counted.filter(address=to))):
-        moved = sum(int(row) for row in found.values_list("amount", flat=True))
+        moved = int(found.aggregate(total=Sum("amount"))["total"] or 0)
         if moved + amount > limit:
             left = money.show(max(limit - moved, 0), 18)
             raise Conflict(
