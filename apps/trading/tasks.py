@@ -1,10 +1,13 @@
 """Celery shells of the trading services."""
 
+import datetime as dt
+
 from celery import shared_task
+from django.utils import timezone
 
 from aitbc.core import db
 from aitbc.core.tasks import RETRY_UNAVAILABLE
-from apps.trading.services import reserves, schedule, withdrawals
+from apps.trading.services import audit, journal, reserves, schedule, withdrawals
 
 
 @shared_task(name="trading.mature", **RETRY_UNAVAILABLE)
@@ -28,3 +31,24 @@ def settle() -> dict[str, int]:
 def settle_reserves() -> str:
     """Compare the ledger with the chain; the difference in smallest units."""
     return str(reserves.check_reserves().difference)
+
+
+@shared_task(name="trading.expire_holds", **RETRY_UNAVAILABLE)
+def expire_holds(limit: int = 1000) -> int:
+    """Release holds whose time-out is over."""
+    count: int = db.value("SELECT ledger_expire(%s)", (limit,))
+    return count
+
+
+@shared_task(name="trading.checkpoint", **RETRY_UNAVAILABLE)
+def checkpoint() -> int | None:
+    """Record all balances, so that old ones are read and new ones audited from here."""
+    return journal.checkpoint()
+
+
+@shared_task(name="trading.audit", **RETRY_UNAVAILABLE)
+def audit_recent(hours: int = 1) -> int:
+    """Audit what is newer than the checkpoint of an hour ago; a finding lands among the dead letters."""
+    if findings := audit.audit(since=timezone.now() - dt.timedelta(hours=hours)):
+        raise audit.Unsound(findings)
+    return len(audit.RULES)

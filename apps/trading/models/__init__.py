@@ -1,6 +1,6 @@
 from apps.trading.models.deposits import Deposit, DepositAddress
-from apps.trading.models.journal import JournalBlock
-from apps.trading.models.ledger import Account, Asset, Entry, Transfer
+from apps.trading.models.journal import Balance, Checkpoint, JournalBlock
+from apps.trading.models.ledger import Account, Asset, Entry, HoldTimer, Transfer
 from apps.trading.models.payments import Payment
 from apps.trading.models.payouts import PayoutBatch, PayoutLeaf, PayoutTarget, ReserveCheck
 from apps.trading.models.settlement import ReceiptLeaf, SettlementBatch
@@ -9,9 +9,12 @@ from apps.trading.models.withdrawals import Withdrawal
 __all__ = [
     "Account",
     "Asset",
+    "Balance",
+    "Checkpoint",
     "Deposit",
     "DepositAddress",
     "Entry",
+    "HoldTimer",
     "JournalBlock",
     "Payment",
     "PayoutBatch",

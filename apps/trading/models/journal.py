@@ -2,7 +2,8 @@
 
 from django.db import models
 
-from aitbc.core.fields import HashField
+from aitbc.core.fields import AmountField, HashField
+from apps.trading.models.ledger import Account
 
 
 class JournalBlock(models.Model):
@@ -20,3 +21,26 @@ class JournalBlock(models.Model):
 
     def __str__(self) -> str:
         return f"journal block {self.number}"
+
+
+class Checkpoint(models.Model):
+    """All balances as of a sealed block; what did not move since the one before has no row of its own."""
+
+    block = models.OneToOneField(JournalBlock, primary_key=True, on_delete=models.PROTECT)
+    made_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"checkpoint at {self.block_id}"
+
+
+class Balance(models.Model):
+    """An account at a checkpoint; only the SQL function `ledger_checkpoint` writes it."""
+
+    pk = models.CompositePrimaryKey("account_id", "block_id")
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="+", db_index=False)
+    block = models.ForeignKey(Checkpoint, on_delete=models.PROTECT, related_name="balances", db_index=False)
+    posted = AmountField()
+    held = AmountField()
+
+    def __str__(self) -> str:
+        return f"account {self.account_id} at {self.block_id}"

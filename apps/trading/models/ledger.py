@@ -83,6 +83,7 @@ class Transfer(models.Model):
         PENDING = "pending", "Pending: held on the debit account"
         POSTED = "posted", "Posted"
         VOIDED = "voided", "Voided"
+        EXPIRED = "expired", "Expired: its time was over before it was resolved"
 
     id = models.UUIDField(primary_key=True)
     kind = models.CharField(max_length=24)
@@ -105,6 +106,7 @@ class Transfer(models.Model):
     reference = models.UUIDField(null=True, help_text="What it is for: a job, a deposit, a batch.")
     created_at = models.DateTimeField()
     resolved_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(null=True, help_text="Of a hold with a time-out.")
     xact = xact_field()
 
     class Meta:
@@ -118,13 +120,23 @@ class Transfer(models.Model):
                 condition=Q(credit__isnull=False, hold__isnull=True)
                 | Q(credit__isnull=False, state="posted")
                 | Q(credit__isnull=True, hold__isnull=True)
-                | Q(credit__isnull=True, hold__isnull=False, state="voided"),
+                | Q(credit__isnull=True, hold__isnull=False, state__in=["voided", "expired"]),
                 name="transfer_sides",
             ),
         ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.id}"
+
+
+class HoldTimer(models.Model):
+    """When a hold with a time-out is due; gone once the hold is final and the time has passed."""
+
+    hold = models.UUIDField(primary_key=True)
+    due = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"timer of {self.hold}"
 
 
 class Entry(models.Model):

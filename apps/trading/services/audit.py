@@ -1,5 +1,6 @@
 """Every rule of the ledger, checked from the entries up. A finding names the rule and one example."""
 
+import datetime as dt
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -12,6 +13,10 @@ class Finding:
     rule: str
     count: int
     example: str
+
+
+class Unsound(Exception):
+    """The ledger broke a rule; the findings say which."""
 
 
 # Computed once for the rules that ask it.
@@ -48,18 +53,19 @@ RULES: dict[str, str] = {
     "one_resolution_per_hold": """
         SELECT h.id::text FROM trading_transfer h
         LEFT JOIN (SELECT hold, sum(amount) FILTER (WHERE state = 'posted') AS total, count(*) AS items,
-                          count(*) FILTER (WHERE state = 'voided') AS voids,
+                          count(*) FILTER (WHERE state <> 'posted') AS ends,
                           count(DISTINCT created_at) AS moments
                    FROM trading_transfer WHERE hold IS NOT NULL GROUP BY hold) p ON p.hold = h.id
         WHERE h.credit_id IS NULL AND h.hold IS NULL AND CASE h.state
-          WHEN 'posted' THEN p.total IS NULL OR p.total > h.amount OR p.moments <> 1 OR p.voids > 0
-          WHEN 'voided' THEN p.voids IS DISTINCT FROM 1 OR p.items <> 1
-          ELSE p.items IS NOT NULL END""",
+          WHEN 'posted' THEN p.total IS NULL OR p.total > h.amount OR p.moments <> 1 OR p.ends > 0
+          WHEN 'pending' THEN p.items IS NOT NULL
+          ELSE p.ends IS DISTINCT FROM 1 OR p.items <> 1 END""",
     "resolution_has_its_hold": """
         SELECT t.id::text FROM trading_transfer t LEFT JOIN trading_transfer h ON h.id = t.hold
         WHERE t.hold IS NOT NULL AND (h.id IS NULL OR h.debit_id <> t.debit_id
            OR h.credit_id IS NOT NULL OR h.hold IS NOT NULL OR t.state <> h.state
-           OR (t.state = 'voided' AND t.amount <> h.amount))""",
+           OR (t.state <> 'posted' AND t.amount <> h.amount)
+           OR (t.state = 'expired' AND (h.expires_at <= t.created_at) IS NOT TRUE))""",
     "payment_agrees_with_its_hold": """
         SELECT p.id::text FROM trading_payment p LEFT JOIN trading_transfer h ON h.id = p.id
         LEFT JOIN (SELECT hold, sum(amount) AS total, sum(amount) FILTER (WHERE kind = 'job.fee') AS fee
@@ -79,6 +85,12 @@ RULES: dict[str, str] = {
                       WHERE released > 0 AND matured_at IS NULL GROUP BY provider_id, asset) p
             ON p.provider_id = a.owner_id AND p.asset = a.asset_id
          WHERE coalesce(a.total, 0) <> coalesce(p.total, 0)""",
+    "checkpoint_is_fold_of_entries": """
+        SELECT b.account_id::text FROM (
+          SELECT DISTINCT ON (account_id) account_id, posted, upto FROM trading_balance
+            JOIN trading_journalblock ON number = block_id ORDER BY account_id, block_id DESC) b
+        LEFT JOIN trading_entry e ON e.account_id = b.account_id AND e.xact < b.upto
+        GROUP BY b.account_id, b.posted HAVING b.posted <> coalesce(sum(e.amount), 0)""",
     "journal_chain_verifies": """
         WITH bound AS (SELECT array_agg(upto ORDER BY number) AS uptos FROM trading_journalblock),
         block AS (
@@ -93,21 +105,94 @@ RULES: dict[str, str] = {
 }
 
 
-def audit() -> list[Finding]:
+# From a checkpoint on: these stand in for the tables, so that a rule sees only the rows written since,
+_NEWER = """
+    WITH trading_entry AS NOT MATERIALIZED (SELECT * FROM public.trading_entry WHERE xact >= {upto}),
+    trading_transfer AS NOT MATERIALIZED (SELECT * FROM public.trading_transfer WHERE xact >= {upto}),
+    base AS MATERIALIZED (SELECT DISTINCT ON (account_id) account_id, posted, held FROM trading_balance
+                           WHERE block_id <= {block} ORDER BY account_id, block_id DESC), """
+# and these rules, which look at older rows too, are asked in another form.
+_SINCE: dict[str, str] = {
+    "balance_is_fold_of_entries": """
+        SELECT a.id::text FROM trading_account a LEFT JOIN base b ON b.account_id = a.id
+        LEFT JOIN (SELECT account_id, sum(amount) AS total FROM trading_entry GROUP BY account_id) e
+          ON e.account_id = a.id WHERE a.posted <> coalesce(b.posted, 0) + coalesce(e.total, 0)""",
+    "held_is_sum_of_open_holds": """
+        SELECT a.id::text FROM trading_account a LEFT JOIN base b ON b.account_id = a.id
+        LEFT JOIN ledger_moves({upto}, 9223372036854775807) m ON m.account = a.id
+        WHERE a.held <> coalesce(b.held, 0) + coalesce(m.held, 0)""",
+    "one_resolution_per_hold": RULES["one_resolution_per_hold"].replace(
+        "FROM trading_transfer h", "FROM public.trading_transfer h", 1
+    )
+    + """ AND h.id IN (SELECT hold FROM trading_transfer WHERE hold IS NOT NULL)
+        UNION ALL
+        SELECT t.hold::text FROM trading_transfer t JOIN public.trading_transfer h ON h.id = t.hold
+         WHERE t.created_at <> h.resolved_at
+        UNION ALL
+        SELECT h.id::text FROM trading_transfer h WHERE h.credit_id IS NULL AND h.hold IS NULL
+           AND h.state <> 'pending'
+           AND h.id NOT IN (SELECT hold FROM trading_transfer WHERE hold IS NOT NULL)""",
+    "resolution_has_its_hold": RULES["resolution_has_its_hold"].replace(
+        "LEFT JOIN trading_transfer h", "LEFT JOIN public.trading_transfer h"
+    ),
+    "payment_agrees_with_its_hold": RULES["payment_agrees_with_its_hold"]
+    .replace("LEFT JOIN trading_transfer h", "LEFT JOIN public.trading_transfer h")
+    .replace(
+        "WHERE h.id IS NULL",
+        "WHERE p.id IN (SELECT coalesce(hold, id) FROM trading_transfer) AND (h.id IS NULL",
+    )
+    + ")",
+    "checkpoint_is_fold_of_entries": """
+        SELECT b.account_id::text FROM (
+          SELECT DISTINCT ON (account_id) account_id, posted, upto FROM trading_balance
+            JOIN trading_journalblock ON number = block_id WHERE block_id > {block}
+           ORDER BY account_id, block_id DESC) b
+        LEFT JOIN base ON base.account_id = b.account_id
+        LEFT JOIN trading_entry e ON e.account_id = b.account_id AND e.xact < b.upto
+        GROUP BY b.account_id, b.posted, base.posted
+        HAVING b.posted <> coalesce(base.posted, 0) + coalesce(sum(e.amount), 0)""",
+    "journal_chain_verifies": RULES["journal_chain_verifies"]
+    .replace("FROM trading_journalblock),", "FROM trading_journalblock WHERE number >= {block}),")
+    .replace("+ 1 AS number", "+ {block} AS number")
+    .replace("journal_lines(0,", "journal_lines({upto},")
+    .replace("WHERE (x.digest", "WHERE b.number > {block} AND ((x.digest")
+    + ")",
+}
+
+
+def audit(*, since: dt.datetime | None = None) -> list[Finding]:
     """All findings; empty means that every rule holds.
 
-    One statement, so one snapshot: a rule that reads two tables never sees them a moment apart. It may
-    take longer than a request is allowed to.
+    With `since`, what was written after the newest checkpoint before that time, on the balances of that
+    checkpoint; without one so old, everything. One statement, so one snapshot: a rule that reads two tables
+    never sees them a moment apart. It may take longer than a request is allowed to.
     """
+    start = _checkpoint(since) if since else None
+    rules, first = (
+        (RULES | _SINCE, f"{_NEWER}{_FOLD.strip().removeprefix('WITH ')}") if start else (RULES, _FOLD)
+    )
     parts = [
         f"SELECT '{rule}', count(*), min(x.offender) FROM ({offenders}) AS x(offender)"
-        for rule, offenders in RULES.items()
+        for rule, offenders in rules.items()
     ]
+    query = f"{first} {' UNION ALL '.join(parts)}"
+    for name, value in zip(("{block}", "{upto}"), start or (), strict=False):
+        query = query.replace(name, str(int(value)))
     with transaction.atomic():
         db.rows("SET LOCAL statement_timeout = 0")
         db.rows("SET LOCAL work_mem = '128MB'")
-        found = db.rows(f"{_FOLD} {' UNION ALL '.join(parts)}")
+        found = db.rows(query)
     return [Finding(rule, count, example) for rule, count, example in found if count]
+
+
+def _checkpoint(since: dt.datetime) -> tuple[int, int] | None:
+    """Number and bound of the newest checkpoint whose block was sealed by then."""
+    found = db.rows(
+        """SELECT b.number, b.upto FROM trading_checkpoint JOIN trading_journalblock b ON b.number = block_id
+            WHERE b.sealed_at <= %s ORDER BY b.number DESC LIMIT 1""",
+        (since,),
+    )
+    return found[0] if found else None
 
 
 def size() -> int:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from aitbc.core import db
+from aitbc.core.errors import NotFound
 from apps.trading.models import JournalBlock
 
 NO_HEAD: Final = "0x" + "00" * 32
@@ -19,3 +20,16 @@ def head() -> str:
     """The newest head as 0x hex, all zero before the first block: what each settlement batch anchors."""
     newest = JournalBlock.objects.first()
     return str(newest.head) if newest else NO_HEAD
+
+
+def checkpoint() -> int | None:
+    """Record all balances as of the newest sealed block: its number, or None when there is no new one."""
+    number: int | None = db.value("SELECT ledger_checkpoint()")
+    return number
+
+
+def balance_at(*, account: int, block: int) -> int:
+    """Posted balance, in the smallest unit, as sealed in that block: nothing later changes the answer."""
+    if not JournalBlock.objects.filter(number=block).exists():
+        raise NotFound("ledger.block_unknown", f"the journal has no block {block}")
+    return int(db.value("SELECT ledger_balance_at(%s::bigint, %s::bigint)", (account, block)))

@@ -15,12 +15,15 @@ from aitbc.core.errors import Conflict, Invalid, NotFound
 Action = Literal["transfer", "hold", "post", "void"]
 _ID_CONSTRAINT = "trading_transfer_pkey"
 _APPLY = """SELECT ledger_apply(%s::uuid[], %s::text[], %s::bigint[], %s::bigint[], %s::numeric[],
-                                %s::uuid[], %s::text[], %s::uuid[], %s::int[])"""
+                                %s::uuid[], %s::text[], %s::uuid[], %s::int[], %s::int[])"""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One ledger operation; `amount` in the asset's smallest unit. See `sql/ledger.sql` for the rules."""
+    """One ledger operation; `amount` in the asset's smallest unit, a hold's `timeout` in seconds.
+
+    See `sql/ledger.sql` for the rules.
+    """
 
     id: UUID
     action: Action
@@ -31,6 +34,7 @@ class Item:
     hold: UUID | None = None
     reference: UUID | None = None
     link: int = 0
+    timeout: int | None = None
 
 
 def account_id(*, owner: UUID | None, kind: str, asset: str = "AIT", chain: str = "", shard: int = 0) -> int:
@@ -49,7 +53,18 @@ def apply(items: Sequence[Item]) -> list[str]:
     """
     columns = [
         [getattr(item, name) for item in items]
-        for name in ("id", "action", "debit", "credit", "amount", "hold", "kind", "reference", "link")
+        for name in (
+            "id",
+            "action",
+            "debit",
+            "credit",
+            "amount",
+            "hold",
+            "kind",
+            "reference",
+            "link",
+            "timeout",
+        )
     ]
     for _ in items:
         try:
@@ -86,6 +101,12 @@ def refusal(code: str, item: Item) -> Conflict | Invalid | NotFound:
         return Conflict("payment.insufficient_funds", "the available balance does not cover this amount")
     if code in ("hold_unknown", "account_unknown"):
         return NotFound(f"ledger.{code}", f"the ledger does not know what {item.kind} refers to")
-    if code in ("amount_not_positive", "amount_too_large", "same_account", "asset_mismatch"):
+    if code in (
+        "amount_not_positive",
+        "amount_too_large",
+        "same_account",
+        "asset_mismatch",
+        "timeout_not_positive",
+    ):
         return Invalid(f"ledger.{code}", f"the ledger refused {item.kind}: {code.replace('_', ' ')}")
     return Conflict(f"ledger.{code}", f"the ledger refused {item.kind}: {code.replace('_', ' ')}")

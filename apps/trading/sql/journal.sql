@@ -8,7 +8,8 @@ CREATE OR REPLACE FUNCTION journal_lines(p_from bigint, p_upto bigint)
 RETURNS TABLE (xact bigint, part int, key text, line text) LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT t.xact, 1, t.id::text,
          concat_ws('|', 'transfer', t.id, t.kind, t.debit_id, coalesce(t.credit_id::text, '-'), t.amount,
-                   coalesce(t.hold::text, '-'), coalesce(t.reference::text, '-'), extract(epoch FROM t.created_at))
+                   coalesce(t.hold::text, '-'), coalesce(t.reference::text, '-'), extract(epoch FROM t.created_at),
+                   extract(epoch FROM t.expires_at))   -- left out where there is none
     FROM trading_transfer t WHERE t.xact >= p_from AND t.xact < p_upto
   UNION ALL
   SELECT e.xact, 2, lpad(e.id::text, 20, '0'),
@@ -42,5 +43,5 @@ BEGIN
   RETURN nth;
 END $$;
 
-CREATE TRIGGER journal_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON trading_journalblock
+CREATE OR REPLACE TRIGGER journal_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON trading_journalblock
   FOR EACH STATEMENT EXECUTE FUNCTION trading_refuse_change();

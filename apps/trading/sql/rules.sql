@@ -4,13 +4,13 @@ CREATE OR REPLACE FUNCTION trading_refuse_change() RETURNS trigger LANGUAGE plpg
 BEGIN
   RAISE EXCEPTION 'rows of % stay', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
 END $$;
-CREATE TRIGGER entry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON trading_entry
+CREATE OR REPLACE TRIGGER entry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON trading_entry
   FOR EACH STATEMENT EXECUTE FUNCTION trading_refuse_change();
-CREATE TRIGGER transfer_never_deleted BEFORE DELETE OR TRUNCATE ON trading_transfer
+CREATE OR REPLACE TRIGGER transfer_never_deleted BEFORE DELETE OR TRUNCATE ON trading_transfer
   FOR EACH STATEMENT EXECUTE FUNCTION trading_refuse_change();
-CREATE TRIGGER account_never_deleted BEFORE DELETE OR TRUNCATE ON trading_account
+CREATE OR REPLACE TRIGGER account_never_deleted BEFORE DELETE OR TRUNCATE ON trading_account
   FOR EACH STATEMENT EXECUTE FUNCTION trading_refuse_change();
-CREATE TRIGGER payment_never_deleted BEFORE DELETE OR TRUNCATE ON trading_payment
+CREATE OR REPLACE TRIGGER payment_never_deleted BEFORE DELETE OR TRUNCATE ON trading_payment
   FOR EACH STATEMENT EXECUTE FUNCTION trading_refuse_change();
 
 -- Debits equal credits per transfer: all legs come in one INSERT, checked once per statement.
@@ -21,22 +21,22 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
-CREATE TRIGGER entries_balance AFTER INSERT ON trading_entry
+CREATE OR REPLACE TRIGGER entries_balance AFTER INSERT ON trading_entry
   REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION trading_entries_balance();
 
 -- A transfer's facts never change, and it leaves `pending` once.
 CREATE OR REPLACE FUNCTION trading_transfer_guard() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF OLD.state <> 'pending' OR NEW.state NOT IN ('posted', 'voided')
+  IF OLD.state <> 'pending' OR NEW.state NOT IN ('posted', 'voided', 'expired')
      OR (NEW.id, NEW.kind, NEW.debit_id, NEW.amount, NEW.created_at)
         IS DISTINCT FROM (OLD.id, OLD.kind, OLD.debit_id, OLD.amount, OLD.created_at)
      OR NEW.credit_id IS DISTINCT FROM OLD.credit_id OR NEW.hold IS DISTINCT FROM OLD.hold
-     OR NEW.reference IS DISTINCT FROM OLD.reference OR NEW.xact <> OLD.xact THEN
+     OR (NEW.reference, NEW.expires_at) IS DISTINCT FROM (OLD.reference, OLD.expires_at) OR NEW.xact <> OLD.xact THEN
     RAISE EXCEPTION 'a transfer is resolved once and never changed' USING ERRCODE = 'integrity_constraint_violation';
   END IF;
   RETURN NEW;
 END $$;
-CREATE TRIGGER transfer_guard BEFORE UPDATE ON trading_transfer
+CREATE OR REPLACE TRIGGER transfer_guard BEFORE UPDATE ON trading_transfer
   FOR EACH ROW EXECUTE FUNCTION trading_transfer_guard();
 
 -- Balance rows are rewritten for each movement: room on the page keeps those updates HOT.

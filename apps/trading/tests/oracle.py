@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from apps.trading.services.ledger import Item
 
-FIELDS = ("action", "hold", "debit", "credit", "amount", "kind", "reference")
+FIELDS = ("action", "hold", "debit", "credit", "amount", "kind", "reference", "timeout")
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Hold:
     left: int
     state: str = "pending"
     call: int | None = None  # the call that resolves it by posting
+    due: int | None = None
 
 
 @dataclass
@@ -32,12 +33,15 @@ class State:
     accounts: dict[int, Account] = field(default_factory=dict)
     holds: dict[UUID, Hold] = field(default_factory=dict)
     facts: dict[UUID, tuple[object, ...]] = field(default_factory=dict)
+    reversed: set[UUID] = field(default_factory=set)
 
 
 class Oracle:
     def __init__(self) -> None:
         self.state = State()
+        self.holds_before: set[UUID] = set()
         self.call = 0
+        self.now = 0  # seconds
 
     def apply(self, items: Sequence[Item]) -> list[str]:
         self.call += 1
@@ -46,6 +50,34 @@ class Oracle:
         for group in _groups(items):
             codes += self._group(group)
         return codes
+
+    def expire(self) -> int:
+        """Release what is due; how many."""
+        due = [hold for hold in self.state.holds.values() if self._state(hold) == "expired" != hold.state]
+        for hold in due:
+            hold.state = "expired"
+            self.state.accounts[hold.debit].held -= hold.amount
+        return len(due)
+
+    def applied(self, item: Item) -> bool:
+        """Whether it moved money."""
+        known = self.state.facts.get(item.id)
+        return item.action in ("transfer", "post") and known == self._facts(item)
+
+    def reverse(self, item: Item) -> str:
+        if item.id in self.state.reversed:
+            return "exists"
+        debit = self.state.holds[item.hold].debit if item.hold else item.debit
+        back = replace(item, id=None, action="transfer", debit=item.credit, credit=debit, hold=None)
+        code = self._refusal(back)
+        if code is None:
+            self._move(back)
+            self.state.reversed.add(item.id)
+        return code or "ok"
+
+    def _state(self, hold: Hold) -> str:
+        over = hold.state == "pending" and hold.due is not None and hold.due <= self.now
+        return "expired" if over else hold.state
 
     def _group(self, group: list[Item]) -> list[str]:
         before = deepcopy(self.state)
@@ -74,18 +106,21 @@ class Oracle:
         hold = self._hold(item)
         debit = hold.debit if hold else item.debit
         amount = hold.amount if hold and item.action == "void" else item.amount
-        return (item.action, item.hold, debit, item.credit, amount, item.kind, item.reference)
+        return (item.action, item.hold, debit, item.credit, amount, item.kind, item.reference, item.timeout)
 
     def _refusal(self, item: Item) -> str | None:
         hold = self._hold(item)
         if item.action in ("post", "void") and hold is None:
             return "hold_unknown"
         if item.action == "void":
-            return None if hold.state == "pending" else f"hold_already_{hold.state}"
+            state = self._state(hold)
+            return None if state == "pending" else f"hold_already_{state}"
         if item.amount is None or item.amount <= 0 or item.amount != int(item.amount):
             return "amount_not_positive"
         if item.amount >= 10**38:
             return "amount_too_large"
+        if item.timeout is not None and item.timeout <= 0:
+            return "timeout_not_positive"
         return self._refusal_of_sides(item, hold)
 
     def _refusal_of_sides(self, item: Item, hold: Hold | None) -> str | None:
@@ -103,8 +138,9 @@ class Oracle:
         return "insufficient_funds" if short else None
 
     def _refusal_of_post(self, item: Item, hold: Hold) -> str | None:
-        if hold.state == "voided" or (hold.state == "posted" and hold.call != self.call):
-            return f"hold_already_{hold.state}"
+        state = self._state(hold)
+        if state in ("voided", "expired") or (state == "posted" and hold.call != self.call):
+            return f"hold_already_{state}"
         return "exceeds_hold" if item.amount > hold.left else None
 
     def _move(self, item: Item) -> None:
@@ -113,6 +149,7 @@ class Oracle:
         if item.action == "hold":
             debit.held += item.amount
             self.state.holds[item.id] = Hold(item.debit, item.amount, item.amount)
+            self.state.holds[item.id].due = None if item.timeout is None else self.now + item.timeout
             return
         if hold is not None and hold.state == "pending":
             hold.state, hold.call = {"post": "posted", "void": "voided"}[item.action], self.call

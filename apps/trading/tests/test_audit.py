@@ -1,5 +1,6 @@
 """The audit passes on sound books and names the rule that a planted one-unit defect breaks."""
 
+import datetime as dt
 import json
 import re
 from io import StringIO
@@ -12,9 +13,9 @@ from aitbc.core import db
 from aitbc.core.ids import uuid7
 from aitbc.core.management.commands.migrate import seed
 from aitbc.core.testing.plugin import empty_tables
-from apps.trading.services import ledger
+from apps.trading.services import journal, ledger
 from apps.trading.services.audit import RULES, Finding, audit, size
-from apps.trading.tests.books import account, books, opened, post, sealed, transfer, user, void
+from apps.trading.tests.books import account, books, hold, opened, post, sealed, transfer, user, void
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,8 +32,19 @@ def _filled(django_db_setup, django_db_blocker):
 
 
 def _fill():
+    old = hold(account(100), 1, kind="test.old")
+    ledger.apply_all([old])
+    assert (sealed(), journal.checkpoint()) == (1, 1)
+    ledger.apply_all([void(old.id, kind="test.late")])
     alice, bob = account(100), account()
     first, second = opened(alice, 5), opened(alice, 5)
+    ledger.apply_all([hold(alice, 2, kind="test.brief", timeout=1)])
+    with connections["owner"].cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica")  # the second passes at once
+        cursor.execute("UPDATE trading_transfer SET expires_at = created_at WHERE kind = 'test.brief'")
+        cursor.execute("UPDATE trading_holdtimer SET due = now() - interval '1 s'")
+        cursor.execute("SET session_replication_role = origin")
+    assert db.value("SELECT ledger_expire(10)") == 1
     ledger.apply_all([transfer(alice, bob, 10), post(first, bob, 3), void(second)])
     opened(alice, 7)
     client, provider = user("client").pk, user("provider").pk
@@ -41,14 +53,19 @@ def _fill():
     opening = "SELECT payments_open(%s, %s, %s, %s, 'AIT')"
     codes = db.value(opening, ([uuid7() for _ in jobs], jobs, [client] * 4, [100] * 4))
     assert codes == ["ok"] * 4
-    assert sealed() == 1
+    assert sealed() == 2
     settling = "SELECT payments_settle(%s::uuid[], %s::uuid[], %s::numeric[], %s::numeric[])"
     assert db.value(settling, (jobs[:3], [provider] * 3, [100, 40, 0], [3, 1, 0])) == 3
-    assert sealed() == 2
+    assert sealed() == 3
 
 
-def broken():
-    return {finding.rule for finding in audit()}
+def broken(since=None):
+    return {finding.rule for finding in audit(since=since)}
+
+
+def first_checkpoint():
+    """A time from which the audit starts at the first checkpoint."""
+    return db.value("SELECT sealed_at + interval '1 us' FROM trading_journalblock WHERE number = 1")
 
 
 A_TRANSFER = "(SELECT id FROM trading_transfer WHERE kind = 'test.transfer' ORDER BY id DESC LIMIT 1)"
@@ -196,6 +213,19 @@ DEFECTS: dict[str, tuple[str, set[str]]] = {
         "UPDATE trading_payment SET provider_id = client_id WHERE state = 'released'",
         {"maturing_is_sum_of_unmatured_payments"},
     ),
+    "an expiry before its time": (
+        "UPDATE trading_transfer SET expires_at = resolved_at + interval '1 s' WHERE kind = 'test.brief'",
+        {"resolution_has_its_hold"},
+    ),
+    "an expiry of a hold without a time-out": (
+        "UPDATE trading_transfer SET expires_at = NULL WHERE kind = 'test.brief'",
+        {"resolution_has_its_hold"},
+    ),
+    "a unit on a checkpoint": (
+        "UPDATE trading_balance SET posted = posted + 1 "
+        "WHERE account_id = (SELECT debit_id FROM trading_transfer WHERE kind = 'test.late')",
+        {"checkpoint_is_fold_of_entries"},
+    ),
     "a sealed row's time": (
         f"UPDATE trading_transfer SET created_at = created_at + interval '1 us' WHERE id = {A_TRANSFER}",
         {"journal_chain_verifies"},
@@ -225,6 +255,14 @@ CHAIN = {"journal_chain_verifies"}
 CHANGES_A_FACT = re.compile(r"(UPDATE|DELETE FROM) trading_(entry|transfer) (?!SET state)")
 
 
+# What an audit since the first checkpoint sees otherwise.
+BEFORE_THE_CHECKPOINT = {
+    "a row slipped in among the sealed",
+    "a unit on a checkpoint",
+}
+BY_OTHER_ROWS = {"held_is_sum_of_open_holds"}  # the states of holds here, their resolutions there
+
+
 def test_every_rule_has_its_defect():
     assert set().union(*(rules for _, rules in DEFECTS.values())) == set(RULES)
 
@@ -249,10 +287,33 @@ def planted(monkeypatch):
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_planted_defect_is_found_by_its_rules(defect, planted):
     sql, rules = DEFECTS[defect]
-    assert broken() == set()
+    since = first_checkpoint()
+    assert broken() == broken(since) == set()
     planted(sql)
     assert broken() - CHAIN == rules - CHAIN
     assert broken() & CHAIN == (CHAIN if CHANGES_A_FACT.search(sql) else rules & CHAIN)
+    if defect not in BEFORE_THE_CHECKPOINT:
+        assert broken(since)
+        assert broken(since) - BY_OTHER_ROWS == broken() - BY_OTHER_ROWS
+
+
+def test_an_audit_since_a_checkpoint_stands_on_its_balances(planted):
+    planted(DEFECTS["a unit on a checkpoint"][0])
+    assert broken(first_checkpoint()) == {"balance_is_fold_of_entries"}
+
+
+def test_a_newer_checkpoint_is_checked_on_the_older_one(planted):
+    since = first_checkpoint()
+    planted("SELECT ledger_checkpoint()")
+    assert broken() == broken(since) == set()
+    planted(f"UPDATE trading_balance SET posted = posted + 1 WHERE block_id = 3 AND account_id = {ALICE}")
+    assert broken() == broken(since) == {"checkpoint_is_fold_of_entries"}
+
+
+def test_an_audit_since_a_time_before_all_checkpoints_is_a_whole_one(planted):
+    planted("UPDATE trading_transfer SET reference = gen_random_uuid() WHERE kind = 'test.old'")
+    assert broken(dt.datetime(2020, 1, 1, tzinfo=dt.UTC)) == {"journal_chain_verifies"}
+    assert broken(first_checkpoint()) == set()
 
 
 def test_a_finding_counts_the_offenders_and_names_one(planted):
@@ -287,6 +348,18 @@ def test_the_command_answers_in_json():
     assert code == 0
     assert report.pop("seconds") >= 0
     assert report == {"ok": True, "rules": len(RULES), "entries": size(), "findings": []}
+
+
+@pytest.mark.parametrize("since", ["2026-11-23T10:00:00+00:00", "PT2H"])
+def test_the_command_takes_a_time_or_a_duration(since):
+    code, out, _ = run("--since", since)
+    assert (code, out[:7]) == (0, "sound: ")
+
+
+@pytest.mark.parametrize("since", ["yesterday", "2026-11-23T10:00:00", ""])
+def test_a_since_that_is_no_time_is_refused(since):
+    with pytest.raises(CommandError, match="--since"):
+        call_command("audit_ledger", "--since", since)
 
 
 def test_the_command_fails_and_names_the_broken_rules(planted):

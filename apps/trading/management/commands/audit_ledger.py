@@ -1,3 +1,4 @@
+import datetime as dt
 import json
 import time
 from argparse import ArgumentParser
@@ -5,8 +6,19 @@ from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime, parse_duration
 
 from apps.trading.services import audit
+
+
+def _moment(text: str) -> dt.datetime:
+    if text and (duration := parse_duration(text)) is not None:
+        return timezone.now() - duration
+    moment = parse_datetime(text)
+    if moment is None or moment.tzinfo is None:
+        raise ValueError(f"{text} is neither a time with its zone nor a duration")
+    return moment
 
 
 class Command(BaseCommand):
@@ -15,10 +27,16 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="print one JSON object")
+        parser.add_argument(
+            "--since",
+            type=_moment,
+            help="only what is newer than the last checkpoint before this time: RFC 3339, or how long ago by "
+            "ISO 8601, such as PT2H",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         start = time.perf_counter()
-        findings = audit.audit()
+        findings = audit.audit(since=options["since"])
         report = {
             "ok": not findings,
             "rules": len(audit.RULES),
