@@ -197,3 +197,66 @@ def test_readers_never_see_a_transfer_by_half(in_threads):
     assert set().union(*seen[1::2]) == {(200, 200)}
     assert set().union(*seen[::2]) == {"ok"}
     assert balance(outside())[0] == -200
+
+
+@pytest.mark.parametrize(
+    "each", [100, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
+def test_sixteen_workers_on_one_hot_and_a_hundred_other_accounts(in_threads, each):
+    """Both ways over the hot one, singles and small batches: every transfer succeeds, none waits for ever."""
+    hot, *others = (account(1_000_000) for _ in range(101))
+    delta: Counter[int] = Counter()
+    plans = []
+    for index in range(WORKERS):
+        random = Random(index)
+        plan = []
+        while len(plan) < each:
+            pair = random.sample(others, 2)
+            if random.random() < 0.5:
+                pair[random.randrange(2)] = hot
+            plan.append(transfer(*pair, random.randint(1, 5)))
+            delta[pair[0]] -= plan[-1].amount
+            delta[pair[1]] += plan[-1].amount
+        plans.append(plan)
+
+    def pay(index):
+        random, plan, codes = Random(index), list(plans[index]), Counter()
+        while plan:
+            size = random.choice((1, 1, 1, 7))
+            codes.update(ledger.apply(plan[:size]))
+            del plan[:size]
+        return codes
+
+    assert sum(in_threads(pay, WORKERS), Counter()) == {"ok": each * WORKERS}
+    assert {one: balance(one) for one in (hot, *others)} == {
+        one: (1_000_000 + delta[one], 0) for one in (hot, *others)
+    }
+
+
+def test_fifty_tasks_spend_the_same_last_unit_once(in_threads):
+    poor, bob = account(1), account()
+    codes = Counter(in_threads(lambda _: ledger.apply([transfer(poor, bob, 1)])[0], 50))
+    assert (codes, balance(bob)) == ({"ok": 1, "insufficient_funds": 49}, (1, 0))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_thousand_requests_each_sent_one_to_five_times_at_once_count_once(in_threads):
+    random = Random(3)
+    alice, bob = account(100_000), account()
+    requests = [
+        transfer(alice, bob, 1) if random.random() < 0.7 else hold(alice, 1, timeout=3600)
+        for _ in range(10_000)
+    ]
+    sent = [(n, copy) for n in range(len(requests)) for copy in range(random.randint(1, 5))]
+    lanes: list[list[int]] = [[] for _ in range(WORKERS)]
+    for n, copy in sent:  # the copies of a request go out side by side
+        lanes[(n + copy * 3) % WORKERS].append(n)
+
+    def send(index):
+        return Counter(code for n in lanes[index] for code in ledger.apply([requests[n]]))
+
+    codes = sum(in_threads(send, WORKERS), Counter())
+    paid = sum(item.action == "transfer" for item in requests)
+    assert codes == {"ok": 10_000, "exists": len(sent) - 10_000}
+    assert (balance(bob), balance(alice)) == ((paid, 0), (100_000 - paid, 10_000 - paid))

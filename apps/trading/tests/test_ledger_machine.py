@@ -128,16 +128,19 @@ CODES = {
 }
 
 
-def check(machine=Ledger, **profile):
+def check(machine, codes, **profile):
     machine.seen = Counter()
     Asset.objects.using("owner").create(code="TST", name="Test", decimals=2)
     run_state_machine_as_test(machine, settings=settings(QUIET, **profile))
-    assert set(machine.seen) >= CODES
+    assert set(machine.seen) >= codes
     return machine.seen.total()
 
 
 def test_the_ledger_agrees_with_the_oracle():
-    check(max_examples=40, stateful_step_count=20, phases=[Phase.generate])  # a failure ends it at once
+    common = {code for code in CODES if not code.startswith("exists_with")}
+    check(
+        Ledger, common, max_examples=40, stateful_step_count=20, phases=[Phase.generate]
+    )  # a failure ends it at once
 
 
 @pytest.mark.slow
@@ -145,4 +148,4 @@ def test_the_ledger_agrees_with_the_oracle():
 @pytest.mark.parametrize("number", range(20))
 def test_the_ledger_agrees_with_the_oracle_for_ten_thousand_operations(number):
     seeded = seed(number)(type(f"LedgerOfSeed{number}", (Ledger,), {}))
-    assert check(seeded, max_examples=100, stateful_step_count=50, derandomize=False) >= 10_000
+    assert check(seeded, CODES, max_examples=100, stateful_step_count=50, derandomize=False) >= 10_000
