@@ -1,8 +1,8 @@
 """The ledger beside pgbench's TPC-B-like script on the same server in the same run. `make bench NAME=ledger`.
 
-A single transfer is idempotent by its client-made id and writes its event in the same transaction; a keyed one
-keeps an HTTP route's Idempotency-Key and answer too, step by step as a route does. A batch is one call with 100
-transfers, idempotent by their ids, and one event. Ends with one JSON line.
+A single transfer is idempotent by its client-made id and writes its event in the same transaction; a keyed
+one also keeps an HTTP route's Idempotency-Key and answer, step by step as a route does. A batch is one call
+with 100 transfers, idempotent by their ids, and one event. Ends with one JSON line.
 """
 
 import argparse
