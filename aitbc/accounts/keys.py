@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from aitbc.accounts.models import ApiKey, User
 from aitbc.core import db
+from aitbc.core.clock import database_now
 from aitbc.core.errors import Invalid, NotFound
 from aitbc.core.principal import Principal
 
@@ -53,7 +54,7 @@ def create_key(
             f"unknown scopes: {', '.join(unknown)}" if unknown else "a key needs at least one scope",
             errors=[{"loc": ["body", "scopes"], "msg": f"known scopes: {', '.join(SCOPES)}"}],
         )
-    if expires_at is not None and expires_at <= timezone.now():
+    if expires_at is not None and expires_at <= database_now():
         raise Invalid(
             "key.expires_at",
             "a key cannot end in the past",
@@ -75,7 +76,7 @@ def create_key(
 def revoke_key(*, key_id: UUID, user: User | None = None) -> ApiKey:
     """Stop a key at once; a second call changes nothing. `user` limits it to his own keys."""
     keys = ApiKey.objects.filter(pk=key_id) if user is None else user.api_keys.filter(pk=key_id)
-    keys.filter(revoked_at=None).update(revoked_at=timezone.now())
+    keys.filter(revoked_at=None).update(revoked_at=Now())
     _recent.clear()
     if (key := keys.first()) is None:
         raise NotFound("key.unknown", "there is no such key")
@@ -104,7 +105,7 @@ def _look_up(token: str) -> Principal | None:
         return None
     key_id, prefix, _, scopes, user_id, role, stale = found
     if stale:
-        ApiKey.objects.filter(pk=key_id).update(last_used_at=timezone.now())
+        ApiKey.objects.filter(pk=key_id).update(last_used_at=Now())
     return Principal(key_id, prefix, user_id, role, frozenset(scopes))
 
 

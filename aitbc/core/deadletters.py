@@ -5,8 +5,8 @@ from uuid import UUID
 
 from celery import current_app
 from django.db import transaction
-from django.utils import timezone
 
+from aitbc.core.clock import database_now
 from aitbc.core.errors import Conflict, NotFound
 from aitbc.core.models import DeadTask, OutboxEvent
 
@@ -34,7 +34,7 @@ def revive(*, event: int) -> OutboxEvent:
         raise NotFound("event.unknown", "there is no such event, or it was delivered")
     if not record.dead:
         raise Conflict("event.alive", "this event is not dead")
-    record.dead, record.attempts, record.next_attempt_at = False, 0, timezone.now()
+    record.dead, record.attempts, record.next_attempt_at = False, 0, database_now()
     record.save(update_fields=["dead", "attempts", "next_attempt_at"])
     return record
 
@@ -47,7 +47,7 @@ def requeue(*, dead_id: UUID) -> DeadTask:
         raise NotFound("dead_task.unknown", "there is no such dead task")
     if dead.requeued_at is not None:
         raise Conflict("dead_task.requeued", "this task was sent again already")
-    dead.requeued_at = timezone.now()
+    dead.requeued_at = database_now()
     dead.save(update_fields=["requeued_at"])
     name, args, kwargs, queue = dead.name, dead.args, dead.kwargs, dead.queue
     transaction.on_commit(lambda: current_app.send_task(name, args, kwargs, queue=queue))

@@ -1,6 +1,7 @@
 """Tables of the core: outbox, idempotency keys, dead letters of tasks, the platform's own heartbeat."""
 
 from django.db import models
+from django.db.models.functions import Now
 
 from aitbc.core.ids import uuid7
 
@@ -23,9 +24,9 @@ class OutboxEvent(models.Model):
         db_persist=True,
     )
     payload = models.JSONField()
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(db_default=Now())
     attempts = models.PositiveSmallIntegerField(default=0)
-    next_attempt_at = models.DateTimeField(auto_now_add=True)
+    next_attempt_at = models.DateTimeField(db_default=Now())
     dead = models.BooleanField(default=False)
     last_error = models.TextField(blank=True)
 

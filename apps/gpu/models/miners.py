@@ -4,6 +4,7 @@ from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 
 from aitbc.core.fields import AddressField, AmountField, HashField
 from aitbc.core.ids import uuid7
@@ -117,7 +118,7 @@ class Nonce(models.Model):
 
     value = models.CharField(primary_key=True, max_length=66)
     key = models.ForeignKey("accounts.ApiKey", on_delete=models.CASCADE, related_name="+")
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(db_default=Now())
     used_at = models.DateTimeField(null=True)
 
     def __str__(self) -> str:

@@ -5,10 +5,10 @@ from uuid import UUID
 
 import orjson
 from django.db import transaction
-from django.utils import timezone
 
 from aitbc.chain import networks, signing
 from aitbc.core import clock, db
+from aitbc.core.clock import database_now
 from aitbc.core.errors import Conflict, Invalid
 from aitbc.core.outbox import announce
 from apps.gpu import receipts, statements
@@ -104,4 +104,4 @@ def _expected(
 
 def _note_samples(miner: Miner, samples: list[dict[str, Any]]) -> None:
     if samples:
-        db.rows(_SAMPLE, (timezone.now(), orjson.dumps(samples).decode(), miner.pk))
+        db.rows(_SAMPLE, (database_now(), orjson.dumps(samples).decode(), miner.pk))

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from aitbc.accounts import parameters
 from aitbc.chain import networks, signing
@@ -115,13 +115,13 @@ def _check_proof(caller: Principal, registration: Registration) -> None:
     fresh = Nonce.objects.filter(
         key_id=caller.key_id,
         used_at=None,
-        created_at__gt=timezone.now() - timedelta(minutes=NONCE_MINUTES),
+        created_at__gt=Now() - timedelta(minutes=NONCE_MINUTES),
     )
     if registration.nonce is not None:
         fresh = fresh.filter(value=registration.nonce)
     nonce = fresh.order_by("-created_at").values_list("value", flat=True).first()
     # The update decides: of two registrations with one nonce the second finds it used.
-    if nonce is None or not fresh.filter(value=nonce).update(used_at=timezone.now()):
+    if nonce is None or not fresh.filter(value=nonce).update(used_at=Now()):
         raise Invalid("miner.nonce", "ask POST /v1/miners/nonce for a fresh nonce and sign that")
     values = {"prefix": caller.prefix, "nonce": nonce, "address": registration.address}
     digest = signing.digest(statements.domain(networks.chain_id()), statements.MINER_REGISTRATION, values)

@@ -5,6 +5,7 @@ from typing import ClassVar
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 
 from aitbc.core.fields import AddressField, AmountField, HashField
 
@@ -38,7 +39,7 @@ class PayoutBatch(models.Model):
     tx_hash = HashField(null=True)
     block = models.BigIntegerField(null=True)
     gas_used = models.BigIntegerField(null=True)
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(db_default=Now())
     finalized_at = models.DateTimeField(null=True)
 
     class Meta:

@@ -10,12 +10,12 @@ from uuid import UUID, uuid5
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
 
 from aitbc.chain import intents, merkle, signing
 from aitbc.chain.addresses import bytes32
 from aitbc.chain.models import FinalEvent, Intent
 from aitbc.core import db
+from aitbc.core.clock import database_now
 from aitbc.core.errors import Conflict
 from aitbc.core.ids import uuid7
 from apps.trading import claims
@@ -47,10 +47,10 @@ def set_target(*, user: UUID, address: str | None) -> PayoutTarget | None:
     with transaction.atomic():
         target, created = PayoutTarget.objects.select_for_update().get_or_create(
             user_id=user,
-            defaults={"network": settings.CHAIN_NETWORK, "address": checked, "set_at": timezone.now()},
+            defaults={"network": settings.CHAIN_NETWORK, "address": checked, "set_at": database_now()},
         )
         if not created and target.address != checked:
-            target.address, target.set_at = checked, timezone.now()
+            target.address, target.set_at = checked, database_now()
             target.save()
     return target
 
@@ -129,7 +129,7 @@ def finish_payouts(intent: Intent) -> None:
     ledger.apply_all([_resolution(batch, item, final=final) for item in batch.leaves.order_by("position")])
     batch.state = PayoutBatch.State.FINAL if final else PayoutBatch.State.FAILED
     batch.tx_hash, batch.block, batch.gas_used = intent.tx_hash, intent.block_number, intent.gas_used
-    batch.finalized_at = timezone.now()
+    batch.finalized_at = database_now()
     batch.save()
 
 

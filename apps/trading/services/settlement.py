@@ -4,12 +4,12 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
 
 from aitbc.chain import intents, merkle
 from aitbc.chain.addresses import bytes32
 from aitbc.chain.models import Intent
 from aitbc.core import db
+from aitbc.core.clock import database_now
 from aitbc.core.ids import uuid7
 from apps.trading.models import ReceiptLeaf, SettlementBatch
 from apps.trading.services import journal
@@ -72,5 +72,5 @@ def finish_batch(intent: Intent) -> None:
     else:
         batch.state = SettlementBatch.State.FAILED
         batch.leaves.update(batch=None, position=None)
-    batch.finalized_at = timezone.now()
+    batch.finalized_at = database_now()
     batch.save()
