@@ -4,8 +4,11 @@ Every read names its block; `latest` is asked for in one place, `head`. Uses web
 transport, which keeps connections open per thread.
 """
 
+import re
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, NewType
@@ -15,24 +18,32 @@ from django.conf import settings
 from web3 import HTTPProvider
 
 from aitbc.chain.abi import revert_reason
+from aitbc.chain.proofs import receipts_root
 from aitbc.core.errors import Conflict, DomainError, Unavailable
 
 BlockNumber = NewType("BlockNumber", int)
 CONNECT_TIMEOUT, READ_TIMEOUT = 2.0, 10.0  # seconds
 FAILURES_TO_OPEN: Final = 5
 OPEN_SECONDS: Final = 5.0
-# Fragments of node messages, lower case, and what each refusal is; the first match wins.
+# Patterns of node messages (geth, erigon, nethermind, besu, anvil), and what each refusal is; the first wins.
 REFUSALS: Final = (
-    ("nonce too low", "chain.nonce_too_low"),
-    ("nonce too high", "chain.nonce_too_high"),
-    ("already known", "chain.already_known"),
-    ("already imported", "chain.already_known"),
-    ("known transaction", "chain.already_known"),
-    ("underpriced", "chain.underpriced"),
-    ("less than block base fee", "chain.underpriced"),
-    ("insufficient funds", "chain.insufficient_funds"),
-    ("revert", "chain.reverted"),
+    (r"nonce (is )?too low|\boldnonce", "chain.nonce_too_low"),
+    (r"nonce (is )?too high", "chain.nonce_too_high"),
+    (r"\balready ?(known|imported)|\bknown transaction|same hash", "chain.already_known"),
+    (r"underpriced|less than block base fee|could not replace|replacementnotallowed", "chain.underpriced"),
+    (r"insufficient funds|insufficientfunds", "chain.insufficient_funds"),
+    (r"intrinsic gas|exceeds block gas limit|gas limit exceeded", "chain.gas"),
+    (r"revert", "chain.reverted"),
 )
+
+
+@contextmanager
+def _well_formed() -> Iterator[None]:
+    """An answer without the fields or the types that it must have says nothing."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise Unavailable("chain.rpc", "the node's answer is malformed") from error
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,8 @@ class Header:
     parent: str
     timestamp: int
     base_fee: int
+    bloom: int
+    receipts_root: str
 
 
 @dataclass(frozen=True)
@@ -61,8 +74,8 @@ def typed_error(error: dict[str, Any]) -> DomainError:
     data = error.get("data")
     if isinstance(data, dict):
         data = data.get("data")
-    for fragment, code in REFUSALS:
-        if fragment in message.lower():
+    for pattern, code in REFUSALS:
+        if re.search(pattern, message.lower()):
             reason = revert_reason(data if isinstance(data, str) else None)
             return Conflict(code, f"the node refused: {reason or message}", reason=reason)
     return Unavailable("chain.rpc", f"the node answered error {error.get('code')}: {message}")
@@ -81,12 +94,20 @@ class Client:
         )
         self._failures = 0  # in a row
         self._open_until = 0.0
+        self._probe = threading.Lock()
         self._identified = False
 
+    def _admit(self) -> None:
+        """The circuit breaker: open for a while after failures in a row, then half open for one caller."""
+        with self._probe:
+            if self._failures < FAILURES_TO_OPEN:
+                return
+            if time.monotonic() < self._open_until:
+                raise Unavailable("chain.unavailable", "the node failed repeatedly and is not asked for now")
+            self._open_until = time.monotonic() + OPEN_SECONDS  # the others wait for this one's answer
+
     def _transport(self, send: Any, *args: Any) -> Any:
-        """Through a circuit breaker: after some failures nothing is tried for a while, then one call."""
-        if self._failures >= FAILURES_TO_OPEN and time.monotonic() < self._open_until:
-            raise Unavailable("chain.unavailable", "the node failed repeatedly and is not asked for now")
+        self._admit()
         try:
             answer = send(*args)
         except (requests.RequestException, ValueError) as error:
@@ -97,28 +118,32 @@ class Client:
         self._failures = 0
         return answer
 
-    def _identify(self) -> None:
-        if not self._identified:
+    @_well_formed()
+    def identify(self, *, again: bool = False) -> None:
+        """Unavailable "chain.wrong_chain" unless the node is of our chain; asked once per connection."""
+        if again or not self._identified:
             answer = self._transport(self._provider.make_request, "eth_chainId", [])
-            found = int(answer["result"], 16)
+            found = int(self._result(answer), 16)
             if found != self.chain_id:
                 raise Unavailable("chain.wrong_chain", f"the node is chain {found}, not {self.chain_id}")
             self._identified = True
 
     def call(self, method: str, *params: Any) -> Any:
         """The `result` of one request; null is returned as None, never read as an answer."""
-        self._identify()
+        self.identify()
         return self._result(self._transport(self._provider.make_request, method, list(params)))
 
     def batch(self, requests_: Sequence[tuple[str, list[Any]]]) -> list[Any]:
         """Results in the order of the requests; the first error is raised."""
         if not requests_:
             return []
-        self._identify()
+        self.identify()
         answers = self._transport(self._provider.make_batch_request, list(requests_))
         if not isinstance(answers, list) or len(answers) != len(requests_):
             raise Unavailable("chain.rpc", "the node answered a batch incompletely")
-        return [self._result(answer) for answer in sorted(answers, key=lambda answer: answer["id"])]
+        with _well_formed():
+            answers.sort(key=lambda answer: answer["id"])
+        return [self._result(answer) for answer in answers]
 
     @staticmethod
     def _result(answer: Any) -> Any:
@@ -129,20 +154,29 @@ class Client:
         return answer["result"]
 
     # -- blocks and transactions ---------------------------------------------------------------
+    @_well_formed()
     def head(self) -> BlockNumber:
         return BlockNumber(int(self.call("eth_blockNumber"), 16))
 
+    @_well_formed()
     def headers(self, numbers: Sequence[int]) -> list[Header | None]:
         """A block that the node does not know (yet) is None: unknown, not absent."""
         raw = self.batch([("eth_getBlockByNumber", [hex(number), False]) for number in numbers])
         return [_header(item) if item else None for item in raw]
 
-    def logs(self, block_hashes: Sequence[str], addresses: Sequence[str]) -> list[list[dict[str, Any]]]:
-        """Logs of exactly these blocks (EIP-234), one list per block."""
-        return self.batch(
-            [("eth_getLogs", [{"blockHash": h, "address": list(addresses)}]) for h in block_hashes]
-        )
+    @_well_formed()
+    def block_receipts(self, headers: Sequence[Header]) -> list[list[dict[str, Any]]]:
+        """All receipts of these blocks, proven complete by each block's receipts root.
 
+        A node that cuts logs short is caught here; Unavailable "chain.incomplete".
+        """
+        found = self.batch([("eth_getBlockReceipts", [header.hash]) for header in headers])
+        for header, receipts in zip(headers, found, strict=True):
+            if receipts is None or receipts_root(receipts) != header.receipts_root:
+                raise Unavailable("chain.incomplete", f"the node shows block {header.number} incompletely")
+        return found
+
+    @_well_formed()
     def receipts(self, tx_hashes: Sequence[str]) -> list[Receipt | None]:
         raw = self.batch([("eth_getTransactionReceipt", [tx_hash]) for tx_hash in tx_hashes])
         return [_receipt(item) if item else None for item in raw]
@@ -153,6 +187,7 @@ class Client:
     def knows(self, tx_hash: str) -> bool:
         return self.call("eth_getTransactionByHash", tx_hash) is not None
 
+    @_well_formed()
     def nonce(self, address: str, block: int | str) -> int:
         """Transactions of `address` counted at a block number, or "pending" with the node's pool."""
         tag = block if isinstance(block, str) else hex(block)
@@ -161,6 +196,7 @@ class Client:
     def code(self, address: str, block: int) -> str:
         return str(self.call("eth_getCode", address, hex(block)))
 
+    @_well_formed()
     def balance(self, address: str, block: int) -> int:
         return int(self.call("eth_getBalance", address, hex(block)), 16)
 
@@ -168,6 +204,7 @@ class Client:
         """What each call (address, data) returns, in one batch."""
         return self.batch([("eth_call", [{"to": to, "data": data}, hex(block)]) for to, data in calls])
 
+    @_well_formed()
     def estimate_gas(self, transaction: dict[str, Any]) -> int:
         return int(self.call("eth_estimateGas", transaction), 16)
 
@@ -182,6 +219,8 @@ def _header(raw: dict[str, Any]) -> Header:
         parent=raw["parentHash"],
         timestamp=int(raw["timestamp"], 16),
         base_fee=int(raw.get("baseFeePerGas") or "0x0", 16),
+        bloom=int(raw["logsBloom"], 16),
+        receipts_root=raw["receiptsRoot"],
     )
 
 

@@ -7,8 +7,9 @@ intent is ever mined, also when chain.db is lost (protocols 2 and 3).
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import structlog
@@ -86,9 +87,7 @@ class Worker:
             return False
         if self._unfinished(height):
             self._mine()
-        with self._fenced() as status:
-            status.problem = ""
-            indexer.dispatch(status)
+        self._repeat(indexer.dispatch)
         self._advance(height)
         return self._unfinished(height)
 
@@ -98,9 +97,15 @@ class Worker:
         if status.halted:
             return None
         height = indexer.follow(self.client, network=self.network, final_height=status.final_height)
-        with self._fenced() as status:
-            indexer.project(status, height=height)
+        self._repeat(partial(indexer.project, height=height))
         return height
+
+    def _repeat(self, step: Callable[[NetworkStatus], bool]) -> None:
+        """A step of bounded size after the other, each in a transaction of its own, until all is done."""
+        more = True
+        while more:
+            with self._fenced() as status:
+                more = step(status)
 
     def _halt(self, reason: str) -> None:
         log.critical("network halted", network=self.network, reason=reason)
