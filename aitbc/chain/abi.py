@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,12 @@ class Signature:
     @property
     def types(self) -> list[str]:
         return [item["type"] for item in self.inputs]
+
+    @cached_property
+    def places(self) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+        """An event's arguments among the topics, and in the data."""
+        indexed = [item for item in self.inputs if item["indexed"]]
+        return indexed, [item for item in self.inputs if not item["indexed"]]
 
     @property
     def hash(self) -> bytes:
@@ -94,17 +100,10 @@ class Interface:
         signature = self.events.get(bytes.fromhex(topics[0][2:])) if topics else None
         if signature is None:
             return None
-        indexed = iter(topics[1:])
-        rest = iter(
-            eth_abi.decode([i["type"] for i in signature.inputs if not i["indexed"]], bytes.fromhex(data[2:]))
-        )
         values: dict[str, Any] = {}
-        for item in signature.inputs:
-            kind = item["type"]
-            value = (
-                eth_abi.decode([kind], bytes.fromhex(next(indexed)[2:]))[0] if item["indexed"] else next(rest)
-            )
-            values[item["name"]] = plain(kind, value)
+        for inputs, raw in zip(signature.places, ("".join(t[2:] for t in topics[1:]), data[2:]), strict=True):
+            found = eth_abi.decode([item["type"] for item in inputs], bytes.fromhex(raw))
+            values |= {item["name"]: plain(item["type"], v) for item, v in zip(inputs, found, strict=True)}
         return signature.name, values
 
 

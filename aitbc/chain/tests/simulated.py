@@ -45,6 +45,7 @@ class SimulatedChain:
     def __init__(self, rng: random.Random, chain_id: int = 31337) -> None:
         self.rng, self.chain_id = rng, chain_id
         self.blocks: list[Mined] = []
+        self.known: dict[str, Mined] = {}  # by hash, as a node keeps them: also those a fork left behind
         self.mine([])
 
     @property
@@ -79,6 +80,7 @@ class SimulatedChain:
             "receiptsRoot": receipts_root(block.receipts),
         }
         self.blocks.append(block)
+        self.known[block.header["hash"]] = block
 
     def _receipt(self, header: dict[str, Any], index: int, made: Transaction) -> tuple[dict[str, Any], int]:
         bits = 0
@@ -109,8 +111,8 @@ class SimulatedChain:
             number = int(params[0], 16)
             return self.blocks[number].header if number <= self.head else None
         if method == "eth_getBlockReceipts":
-            found = [block for block in self.blocks if block.header["hash"] == params[0]]
-            return found[0].receipts if found else None
+            found = self.known.get(params[0])
+            return found.receipts if found else None
         if method == "eth_getTransactionCount":
             return "0x0"
         raise RpcError("execution reverted")  # there is no EVM: nothing can be sent here
