@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,12 +27,6 @@ class Signature:
     @property
     def types(self) -> list[str]:
         return [item["type"] for item in self.inputs]
-
-    @cached_property
-    def places(self) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-        """An event's arguments among the topics, and in the data."""
-        indexed = [item for item in self.inputs if item["indexed"]]
-        return indexed, [item for item in self.inputs if not item["indexed"]]
 
     @property
     def hash(self) -> bytes:
@@ -101,7 +95,8 @@ class Interface:
         if signature is None:
             return None
         values: dict[str, Any] = {}
-        for inputs, raw in zip(signature.places, ("".join(t[2:] for t in topics[1:]), data[2:]), strict=True):
+        for indexed, raw in ((True, "".join(topic[2:] for topic in topics[1:])), (False, data[2:])):
+            inputs = [item for item in signature.inputs if item["indexed"] is indexed]
             found = eth_abi.decode([item["type"] for item in inputs], bytes.fromhex(raw))
             values |= {item["name"]: plain(item["type"], v) for item, v in zip(inputs, found, strict=True)}
         return signature.name, values

@@ -7,11 +7,10 @@ transport, which keeps connections open per thread.
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, NewType
+from typing import Any, Final, NewType, TypeVar
 
 import requests
 from django.conf import settings
@@ -22,6 +21,8 @@ from aitbc.chain.proofs import receipts_root
 from aitbc.core.errors import Conflict, DomainError, Unavailable
 
 BlockNumber = NewType("BlockNumber", int)
+T = TypeVar("T")
+MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 CONNECT_TIMEOUT, READ_TIMEOUT = 2.0, 10.0  # seconds
 FAILURES_TO_OPEN: Final = 5
 OPEN_SECONDS: Final = 5.0
@@ -37,13 +38,16 @@ REFUSALS: Final = (
 )
 
 
-@contextmanager
-def _well_formed() -> Iterator[None]:
+def _read(parse: Callable[[Any], T], raw: Any) -> T:
     """An answer without the fields or the types that it must have says nothing."""
     try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        return parse(raw)
+    except MALFORMED as error:
         raise Unavailable("chain.rpc", "the node's answer is malformed") from error
+
+
+def _quantity(raw: Any) -> int:
+    return _read(lambda text: int(text, 16), raw)
 
 
 @dataclass(frozen=True)
@@ -82,13 +86,17 @@ def typed_error(error: dict[str, Any]) -> DomainError:
 
 
 class Client:
-    """One node of one network. Raises Unavailable for transport faults, Conflict for refusals."""
+    """The node of a network. Raises Unavailable for transport faults, Conflict for refusals.
+
+    With several URLs, separated by commas, the first one is asked, and a block counts only once all show it.
+    """
 
     def __init__(self, url: str, chain_id: int) -> None:
-        self.url = url
+        self.url, *others = url.split(",")
         self.chain_id = chain_id
+        self._witnesses = [Client(other, chain_id) for other in others]
         self._provider = HTTPProvider(
-            url,
+            self.url,
             request_kwargs={"timeout": (CONNECT_TIMEOUT, READ_TIMEOUT)},
             exception_retry_configuration=None,
         )
@@ -110,7 +118,7 @@ class Client:
         self._admit()
         try:
             answer = send(*args)
-        except (requests.RequestException, ValueError) as error:
+        except (requests.RequestException, *MALFORMED) as error:
             self._failures += 1
             self._open_until = time.monotonic() + OPEN_SECONDS
             self._identified = False  # whoever answers next may be another node
@@ -118,12 +126,11 @@ class Client:
         self._failures = 0
         return answer
 
-    @_well_formed()
     def identify(self, *, again: bool = False) -> None:
         """Unavailable "chain.wrong_chain" unless the node is of our chain; asked once per connection."""
         if again or not self._identified:
             answer = self._transport(self._provider.make_request, "eth_chainId", [])
-            found = int(self._result(answer), 16)
+            found = _quantity(self._result(answer))
             if found != self.chain_id:
                 raise Unavailable("chain.wrong_chain", f"the node is chain {found}, not {self.chain_id}")
             self._identified = True
@@ -139,11 +146,10 @@ class Client:
             return []
         self.identify()
         answers = self._transport(self._provider.make_batch_request, list(requests_))
-        if not isinstance(answers, list) or len(answers) != len(requests_):
+        by_id = _read(lambda found: {answer["id"]: answer for answer in found}, answers)
+        if len(by_id) != len(requests_):
             raise Unavailable("chain.rpc", "the node answered a batch incompletely")
-        with _well_formed():
-            answers.sort(key=lambda answer: answer["id"])
-        return [self._result(answer) for answer in answers]
+        return [self._result(by_id[each]) for each in sorted(by_id)]
 
     @staticmethod
     def _result(answer: Any) -> Any:
@@ -154,17 +160,20 @@ class Client:
         return answer["result"]
 
     # -- blocks and transactions ---------------------------------------------------------------
-    @_well_formed()
     def head(self) -> BlockNumber:
-        return BlockNumber(int(self.call("eth_blockNumber"), 16))
+        """The newest block, for all nodes."""
+        found = _quantity(self.call("eth_blockNumber"))
+        return BlockNumber(min([found, *(witness.head() for witness in self._witnesses)]))
 
-    @_well_formed()
     def headers(self, numbers: Sequence[int]) -> list[Header | None]:
-        """A block that the node does not know (yet) is None: unknown, not absent."""
+        """A block that a node does not know (yet), or of which two differ, is None: unknown, not absent."""
         raw = self.batch([("eth_getBlockByNumber", [hex(number), False]) for number in numbers])
-        return [_header(item) if item else None for item in raw]
+        found = [_read(_header, item) if item else None for item in raw]
+        for witness in self._witnesses:
+            pairs = zip(found, witness.headers(numbers), strict=True)
+            found = [mine if mine and theirs and mine.hash == theirs.hash else None for mine, theirs in pairs]
+        return found
 
-    @_well_formed()
     def block_receipts(self, headers: Sequence[Header]) -> list[list[dict[str, Any]]]:
         """All receipts of these blocks, proven complete by each block's receipts root.
 
@@ -172,14 +181,13 @@ class Client:
         """
         found = self.batch([("eth_getBlockReceipts", [header.hash]) for header in headers])
         for header, receipts in zip(headers, found, strict=True):
-            if receipts is None or receipts_root(receipts) != header.receipts_root:
+            if receipts is None or _read(receipts_root, receipts) != header.receipts_root:
                 raise Unavailable("chain.incomplete", f"the node shows block {header.number} incompletely")
         return found
 
-    @_well_formed()
     def receipts(self, tx_hashes: Sequence[str]) -> list[Receipt | None]:
         raw = self.batch([("eth_getTransactionReceipt", [tx_hash]) for tx_hash in tx_hashes])
-        return [_receipt(item) if item else None for item in raw]
+        return [_read(_receipt, item) if item else None for item in raw]
 
     def receipt(self, tx_hash: str) -> Receipt | None:
         return self.receipts([tx_hash])[0]
@@ -187,26 +195,23 @@ class Client:
     def knows(self, tx_hash: str) -> bool:
         return self.call("eth_getTransactionByHash", tx_hash) is not None
 
-    @_well_formed()
     def nonce(self, address: str, block: int | str) -> int:
         """Transactions of `address` counted at a block number, or "pending" with the node's pool."""
         tag = block if isinstance(block, str) else hex(block)
-        return int(self.call("eth_getTransactionCount", address, tag), 16)
+        return _quantity(self.call("eth_getTransactionCount", address, tag))
 
     def code(self, address: str, block: int) -> str:
         return str(self.call("eth_getCode", address, hex(block)))
 
-    @_well_formed()
     def balance(self, address: str, block: int) -> int:
-        return int(self.call("eth_getBalance", address, hex(block)), 16)
+        return _quantity(self.call("eth_getBalance", address, hex(block)))
 
     def read_many(self, calls: Sequence[tuple[str, str]], block: int) -> list[str]:
         """What each call (address, data) returns, in one batch."""
         return self.batch([("eth_call", [{"to": to, "data": data}, hex(block)]) for to, data in calls])
 
-    @_well_formed()
     def estimate_gas(self, transaction: dict[str, Any]) -> int:
-        return int(self.call("eth_estimateGas", transaction), 16)
+        return _quantity(self.call("eth_estimateGas", transaction))
 
     def send_raw(self, raw: bytes) -> str:
         return str(self.call("eth_sendRawTransaction", "0x" + raw.hex()))

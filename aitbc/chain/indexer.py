@@ -78,6 +78,7 @@ def _rewind(client: Client, *, head: int, final_height: int) -> Block | None:
         if header.hash == block.hash:
             break
         if block.number <= final_height:
+            client.identify(again=True)  # another chain behind the same URL contradicts nothing
             raise DeepReorganisation(f"block {block.number} changed although {final_height} was final")
         fork = block.number
     if fork is not None:
@@ -135,15 +136,9 @@ def _ours(header: Header, receipts: list[dict[str, Any]], watched: dict[str, str
         for ordinal, entry in enumerate(receipt["logs"]):
             log_index, address = next(counted), watched.get(entry["address"].lower())
             if address is not None:
-                yield Log(
-                    block_id=header.number,
-                    tx_hash=receipt["transactionHash"],
-                    ordinal=ordinal,
-                    log_index=log_index,
-                    address=address,
-                    topics=entry["topics"],
-                    data=entry["data"],
-                )
+                place = {"block_id": header.number, "tx_hash": receipt["transactionHash"], "ordinal": ordinal}
+                content = {"address": address, "topics": entry["topics"], "data": entry["data"]}
+                yield Log(**place, **content, log_index=log_index)
 
 
 # -- PostgreSQL ----------------------------------------------------------------------------------

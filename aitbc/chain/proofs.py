@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlp.codec import encode_raw  # type: ignore[import-untyped]
+from rlp.sedes import big_endian_int  # type: ignore[import-untyped]
 
 from aitbc.chain.signing import keccak
 
-Path = tuple[int, ...]
+_number = big_endian_int.serialize
 
 
 def bloom_bits(item: bytes) -> int:
@@ -26,10 +27,6 @@ def receipts_root(receipts: Sequence[Mapping[str, Any]]) -> str:
     return "0x" + keccak(encode_raw(_node(leaves, 0)) if leaves else b"\x80").hex()
 
 
-def _number(value: int) -> bytes:
-    return value.to_bytes((value.bit_length() + 7) // 8, "big")
-
-
 def _bytes(text: str) -> bytes:
     return bytes.fromhex(text[2:])
 
@@ -42,16 +39,16 @@ def _receipt(raw: Mapping[str, Any]) -> bytes:
     return bytes(_number(int(raw.get("type") or "0x0", 16)) + body)
 
 
-def _nibbles(key: bytes) -> Path:
+def _nibbles(key: bytes) -> tuple[int, ...]:
     return tuple(half for byte in key for half in (byte >> 4, byte & 15))
 
 
-def _prefixed(path: Path, *, leaf: bool) -> bytes:
+def _prefixed(path: tuple[int, ...], *, leaf: bool) -> bytes:
     flag = 2 * leaf + len(path) % 2
     return bytes.fromhex("".join(f"{n:x}" for n in ((flag, *path) if flag % 2 else (flag, 0, *path))))
 
 
-def _node(leaves: list[tuple[Path, bytes]], depth: int) -> list[Any]:
+def _node(leaves: list[tuple[tuple[int, ...], bytes]], depth: int) -> list[Any]:
     """The tree over sorted leaves that agree in their first `depth` nibbles."""
     first, last = leaves[0][0], leaves[-1][0]
     if len(leaves) == 1:
@@ -63,7 +60,7 @@ def _node(leaves: list[tuple[Path, bytes]], depth: int) -> list[Any]:
     return [*(_reference(part, depth + 1) if part else b"" for part in parts), b""]
 
 
-def _reference(leaves: list[tuple[Path, bytes]], depth: int) -> Any:
+def _reference(leaves: list[tuple[tuple[int, ...], bytes]], depth: int) -> Any:
     node = _node(leaves, depth)
     encoded = encode_raw(node)
     return node if len(encoded) < 32 else keccak(encoded)

@@ -246,8 +246,12 @@ class Worker:
             return self._rebuild(intent, height)
         if not self.client.knows(stored[-1].tx_hash):
             return self._broadcast(intent, height)
-        if time.time() - stored[-1].created_at.timestamp() > STUCK_SECONDS:
+        if time.time() - stored[-1].created_at.timestamp() > STUCK_SECONDS and self._is_next(intent, height):
             self._replace(intent)
+
+    def _is_next(self, intent: Intent, height: int) -> bool:
+        """Only the lowest open nonce is held up by its own fee; all above it wait for it."""
+        return self.client.nonce(str(intent.sender), height) == intent.nonce
 
     def _track_mined(self, intent: Intent, height: int) -> bool:
         """Follow a receipt of any attempt; True when one exists or the nonce is spent for good."""
