@@ -4,6 +4,7 @@ Each seed is a chain with forks of up to 32 blocks and a finality of its own. A 
 final halts the network; every other one is repaired in silence.
 """
 
+import copy
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -203,5 +204,29 @@ def test_a_fork_exactly_as_deep_as_finality_is_repaired(world, settings):
     world.tick()
     world.fork(200, 1)
     world.tick()
+    assert world.status.halted == ""
+    world.assert_equals_fresh_scan()
+
+
+def test_two_nodes_that_disagree_are_waited_for(world, settings):
+    settings.CHAIN_FINALITY_DEPTH = 5
+    world.grow(12)
+    world.tick()
+    agreed, booked = world.status.final_height, deposits()
+    other = copy.deepcopy(world.chain)
+    with serving(lambda payload: Reply(ok(payload, other.answer))) as second:
+        worker = Worker(Client(f"{world.client.url},{second}", world.chain.chain_id))
+        world.grow(30)  # the other node is behind
+        worker.tick()
+        assert (world.status.final_height, deposits()) == (agreed, booked)
+        other.rng = random.Random(99)
+        for _ in range(40):  # and then on a fork of its own
+            other.mine([])
+        worker.tick()
+        assert (world.status.final_height, deposits()) == (agreed, booked)
+        assert world.status.halted == ""
+        other.blocks = world.chain.blocks
+        other.known = world.chain.known
+        worker.tick()
     assert world.status.halted == ""
     world.assert_equals_fresh_scan()
