@@ -17,7 +17,7 @@ from django.conf import settings
 from web3 import HTTPProvider
 
 from aitbc.chain.abi import revert_reason
-from aitbc.chain.proofs import receipts_root
+from aitbc.chain.proofs import receipts_root, unhex
 from aitbc.core.errors import Conflict, DomainError, Unavailable
 
 BlockNumber = NewType("BlockNumber", int)
@@ -86,10 +86,9 @@ def typed_error(error: dict[str, Any]) -> DomainError:
 
 
 class Client:
-    """The node of a network. Raises Unavailable for transport faults, Conflict for refusals.
+    """One node of one network. Raises Unavailable for transport faults, Conflict for refusals.
 
-    With several URLs, separated by commas, the first one is asked, and a block counts only once all show it.
-    """
+    Of several URLs, separated by commas, the first is asked, and a block counts once all of them show it."""
 
     def __init__(self, url: str, chain_id: int) -> None:
         self.url, *others = url.split(",")
@@ -201,14 +200,15 @@ class Client:
         return _quantity(self.call("eth_getTransactionCount", address, tag))
 
     def code(self, address: str, block: int) -> str:
-        return str(self.call("eth_getCode", address, hex(block)))
+        return "0x" + _read(unhex, self.call("eth_getCode", address, hex(block))).hex()
 
     def balance(self, address: str, block: int) -> int:
         return _quantity(self.call("eth_getBalance", address, hex(block)))
 
     def read_many(self, calls: Sequence[tuple[str, str]], block: int) -> list[str]:
         """What each call (address, data) returns, in one batch."""
-        return self.batch([("eth_call", [{"to": to, "data": data}, hex(block)]) for to, data in calls])
+        found = self.batch([("eth_call", [{"to": to, "data": data}, hex(block)]) for to, data in calls])
+        return ["0x" + _read(unhex, each).hex() for each in found]
 
     def estimate_gas(self, transaction: dict[str, Any]) -> int:
         return _quantity(self.call("eth_estimateGas", transaction))

@@ -31,8 +31,7 @@ _INSERT_EVENTS: Final = """
     INSERT INTO chain_finalevent (network, contract, name, args, block_number, block_hash, block_time,
                                   tx_hash, ordinal, log_index)
     SELECT %s::text, * FROM unnest(%s::text[], %s::text[], %s::jsonb[], %s::bigint[], %s::bytea[],
-                                   %s::timestamptz[], %s::bytea[], %s::int[], %s::int[])
-    ON CONFLICT DO NOTHING"""
+                      %s::timestamptz[], %s::bytea[], %s::int[], %s::int[]) ON CONFLICT DO NOTHING"""
 PROJECT_BLOCKS: Final = 50  # that become final in one transaction
 DISPATCH_EVENTS: Final = 200  # that are handed on in one transaction
 

@@ -23,44 +23,39 @@ def bloom_bits(item: bytes) -> int:
 
 def receipts_root(receipts: Sequence[Mapping[str, Any]]) -> str:
     """`receiptsRoot` of a block with exactly these receipts, as JSON-RPC shows them, in their order."""
-    leaves = sorted((_nibbles(encode_raw(_number(i))), _receipt(item)) for i, item in enumerate(receipts))
+    leaves = sorted((encode_raw(_number(i)).hex(), _receipt(item)) for i, item in enumerate(receipts))
     return "0x" + keccak(encode_raw(_node(leaves, 0)) if leaves else b"\x80").hex()
 
 
-def _bytes(text: str) -> bytes:
+def unhex(text: str) -> bytes:
     return bytes.fromhex(text[2:])
 
 
 def _receipt(raw: Mapping[str, Any]) -> bytes:
-    logs = [[_bytes(e["address"]), [_bytes(t) for t in e["topics"]], _bytes(e["data"])] for e in raw["logs"]]
+    logs = [[unhex(e["address"]), [unhex(t) for t in e["topics"]], unhex(e["data"])] for e in raw["logs"]]
     names = [name for name in ("depositNonce", "depositReceiptVersion") if raw.get(name)]
     numbers = [_number(int(raw[name], 16)) for name in ("status", "cumulativeGasUsed", *names)]
-    body = encode_raw([*numbers[:2], _bytes(raw["logsBloom"]), logs, *numbers[2:]])
+    body = encode_raw([*numbers[:2], unhex(raw["logsBloom"]), logs, *numbers[2:]])
     return bytes(_number(int(raw.get("type") or "0x0", 16)) + body)
 
 
-def _nibbles(key: bytes) -> tuple[int, ...]:
-    return tuple(half for byte in key for half in (byte >> 4, byte & 15))
+def _prefixed(path: str, flag: int) -> bytes:
+    return bytes.fromhex((f"{flag + 1}" if len(path) % 2 else f"{flag}0") + path)
 
 
-def _prefixed(path: tuple[int, ...], *, leaf: bool) -> bytes:
-    flag = 2 * leaf + len(path) % 2
-    return bytes.fromhex("".join(f"{n:x}" for n in ((flag, *path) if flag % 2 else (flag, 0, *path))))
-
-
-def _node(leaves: list[tuple[tuple[int, ...], bytes]], depth: int) -> list[Any]:
-    """The tree over sorted leaves that agree in their first `depth` nibbles."""
+def _node(leaves: list[tuple[str, bytes]], depth: int) -> list[Any]:
+    """The tree over sorted leaves (hex path, content) that agree in their first `depth` digits."""
     first, last = leaves[0][0], leaves[-1][0]
     if len(leaves) == 1:
-        return [_prefixed(first[depth:], leaf=True), leaves[0][1]]
+        return [_prefixed(first[depth:], 2), leaves[0][1]]
     split = next(i for i in range(depth, len(last)) if first[i] != last[i])
     if split > depth:
-        return [_prefixed(first[depth:split], leaf=False), _reference(leaves, split)]
-    parts = [[leaf for leaf in leaves if leaf[0][depth] == nibble] for nibble in range(16)]
+        return [_prefixed(first[depth:split], 0), _reference(leaves, split)]
+    parts = [[leaf for leaf in leaves if leaf[0][depth] == digit] for digit in "0123456789abcdef"]
     return [*(_reference(part, depth + 1) if part else b"" for part in parts), b""]
 
 
-def _reference(leaves: list[tuple[tuple[int, ...], bytes]], depth: int) -> Any:
+def _reference(leaves: list[tuple[str, bytes]], depth: int) -> Any:
     node = _node(leaves, depth)
     encoded = encode_raw(node)
     return node if len(encoded) < 32 else keccak(encoded)

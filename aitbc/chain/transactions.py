@@ -31,10 +31,7 @@ def next_nonce(client: Client, sender: str) -> int:
 
 
 def fees(client: Client, *, previous: int | None) -> int:
-    """Highest fee to offer, wei per gas: twice the base fee, and enough to replace `previous`.
-
-    Conflict "chain.fee_limit" above the limit of this installation: the intent waits until fees fall.
-    """
+    """Wei per gas: twice the base fee, enough to replace `previous`; Conflict "chain.fee_limit" beyond it."""
     [header] = client.headers([client.head()])
     if header is None:
         raise Unavailable("chain.unknown_block", "the node does not show its newest block")
