@@ -1,7 +1,6 @@
 """JSON-RPC client: explicit timeouts, one table of typed errors, a circuit breaker, a checked chain id.
 
-Every read names its block; `latest` is asked for in one place, `head`. Uses web3's HTTP provider as
-transport, which keeps connections open per thread.
+Every read names its block; only `head` asks for the latest. web3's provider keeps connections per thread.
 """
 
 import re
@@ -121,7 +120,8 @@ class Client:
             self._failures += 1
             self._open_until = time.monotonic() + OPEN_SECONDS
             self._identified = False  # whoever answers next may be another node
-            raise Unavailable("chain.unavailable", "the node does not answer") from error
+            what = f"the node does not answer ({type(error).__name__})"  # its text has the URL, keys and all
+            raise Unavailable("chain.unavailable", what) from None
         self._failures = 0
         return answer
 

@@ -5,6 +5,7 @@ import json
 import random
 import threading
 import time
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -286,6 +287,17 @@ def test_of_two_nodes_the_lower_head_counts_and_only_blocks_that_both_show():
         assert shown == [0, 1, 2, 3, 4, None, None, None, None]
         with pytest.raises(Unavailable, match=r"chain\.unavailable"):  # one that is away is no agreement
             Client(f"{first},http://127.0.0.1:1", 31337).head()
+
+
+@pytest.mark.parametrize("reply", [(429, b""), (200, b"<html>"), None])
+def test_a_key_in_the_nodes_url_is_in_no_error(node, reply):
+    node.reply = lambda payload: reply
+    url = f"{node.url if reply else 'http://127.0.0.1:1'}/v3/0123456789abcdef"
+    with pytest.raises(Unavailable) as caught:
+        Client(url, 31337).head()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "0123456789abcdef" not in shown
+    assert "the node does not answer" in shown
 
 
 def test_a_refused_connection_is_unavailable():
