@@ -146,7 +146,7 @@ class Worker:
     # -- intents -------------------------------------------------------------------------------
     def _advance(self, height: int) -> None:
         steps = {State.REQUESTED: self._sign, State.SIGNED: self._broadcast}
-        intents = Intent.objects.open().filter(network=self.network).order_by("created_at", "id")
+        intents = Intent.objects.open().filter(network=self.network).order_by("error", "created_at", "id")
         for intent in intents[:IMPORT_LIMIT]:
             try:
                 steps.get(State(intent.state), self._track)(intent, height)

@@ -491,6 +491,20 @@ def test_a_transaction_reverted_on_the_chain_fails_when_final(funded, subscribe,
     assert funded.balance(BOB) == 30 * AIT
 
 
+def test_those_that_wait_hold_up_nobody_however_many_they_are(net, monkeypatch):
+    monkeypatch.setattr(worker_module, "IMPORT_LIMIT", 2)
+    waiting = [net.withdrawal(BOB) for _ in range(3)]
+    worker = net.worker()
+    worker.tick()
+    anchor = net.anchor()
+    net.settle(worker)
+    anchor.refresh_from_db()
+    assert anchor.state == State.FINAL
+    net.mint(net.settlement.address, 3 * AIT)
+    net.settle(worker)
+    assert [withdrawals_of(intent) for intent in waiting] == [1, 1, 1]
+
+
 def test_a_paused_contract_delays_and_loses_nothing(funded):
     funded.settlement.send(funded.minter, "pause")
     intent = funded.withdrawal(BOB)
