@@ -1,7 +1,7 @@
 """What a block's header proves of its logs, so that an answer that was cut short is never taken for whole.
 
 Sources: Ethereum Yellow Paper, appendices C (hex prefix), D (Merkle Patricia tree) and 4.3.1 (log bloom);
-EIP-2718 (typed receipts); the OP stack's deposit receipts carry two more fields.
+EIP-2718 (typed receipts); the OP stack (deposit receipts have two more fields since its Canyon upgrade).
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ def unhex(text: str) -> bytes:
 
 def _receipt(raw: Mapping[str, Any]) -> bytes:
     logs = [[unhex(e["address"]), [unhex(t) for t in e["topics"]], unhex(e["data"])] for e in raw["logs"]]
-    names = [name for name in ("depositNonce", "depositReceiptVersion") if raw.get(name)]
+    names = ("depositNonce", "depositReceiptVersion") if raw.get("depositReceiptVersion") else ()
     numbers = [_number(int(raw[name], 16)) for name in ("status", "cumulativeGasUsed", *names)]
     body = encode_raw([*numbers[:2], unhex(raw["logsBloom"]), logs, *numbers[2:]])
     return bytes(_number(int(raw.get("type") or "0x0", 16)) + body)

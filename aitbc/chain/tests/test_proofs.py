@@ -38,8 +38,9 @@ def test_a_legacy_receipt_has_no_type_byte():
     assert receipts_root([receipt(type="0x0")]) != receipts_root([receipt()])
 
 
-def test_the_fields_of_a_rollups_deposit_are_part_of_it():
+def test_the_fields_of_a_rollups_deposit_are_part_of_it_since_they_have_a_version():
     plain = receipt(type="0x7e")
+    assert receipts_root([receipt(type="0x7e", depositNonce="0x5")]) == receipts_root([plain])
     deposit = receipt(type="0x7e", depositNonce="0x0", depositReceiptVersion="0x1")
     assert receipts_root([plain]) != receipts_root([deposit])
 
