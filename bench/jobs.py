@@ -47,8 +47,8 @@ def main() -> int:
 
 def _people() -> tuple[list[str], list[Any]]:
     import coincurve
+    from django.conf import settings
 
-    from aitbc.chain import networks
     from aitbc.core.testing import cast
     from apps.gpu import statements
     from bench.cycle import Seller
@@ -57,7 +57,7 @@ def _people() -> tuple[list[str], list[Any]]:
     for client in clients:
         cast.fund(client.id, 10**12 * cast.AIT)
     found = [cast.seller(f"miner{i}", concurrency=1000, price="0.000001") for i in range(PAIRS)]
-    domain = statements.domain(networks.chain_id())
+    domain = statements.domain(settings.CHAIN_ID)
     sellers = [Seller(s.token, coincurve.PrivateKey(s.private_key), domain) for s in found]
     return [client.token for client in clients], sellers
 

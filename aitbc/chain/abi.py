@@ -94,17 +94,11 @@ class Interface:
         signature = self.events.get(bytes.fromhex(topics[0][2:])) if topics else None
         if signature is None:
             return None
-        indexed = iter(topics[1:])
-        rest = iter(
-            eth_abi.decode([i["type"] for i in signature.inputs if not i["indexed"]], bytes.fromhex(data[2:]))
-        )
         values: dict[str, Any] = {}
-        for item in signature.inputs:
-            kind = item["type"]
-            value = (
-                eth_abi.decode([kind], bytes.fromhex(next(indexed)[2:]))[0] if item["indexed"] else next(rest)
-            )
-            values[item["name"]] = plain(kind, value)
+        for indexed, raw in ((True, "".join(topic[2:] for topic in topics[1:])), (False, data[2:])):
+            inputs = [item for item in signature.inputs if item["indexed"] is indexed]
+            found = eth_abi.decode([item["type"] for item in inputs], bytes.fromhex(raw))
+            values |= {item["name"]: plain(item["type"], v) for item, v in zip(inputs, found, strict=True)}
         return signature.name, values
 
 

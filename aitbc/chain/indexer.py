@@ -5,23 +5,35 @@ below ours is behind; only another hash at the same height is a reorganisation. 
 finality is never repaired silently: the network halts (protocols 4).
 """
 
-from collections.abc import Iterable, Iterator
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 
 from aitbc.chain.abi import interface
-from aitbc.chain.client import Client, Header, Receipt
+from aitbc.chain.client import Client, Header
 from aitbc.chain.models import Block, Deployment, FinalEvent, Log, NetworkStatus
-from aitbc.chain.signing import checksum_address, parse_address
-from aitbc.core import ports
+from aitbc.chain.proofs import bloom_bits
+from aitbc.chain.signing import parse_address
+from aitbc.core import db, ports
 from aitbc.core.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 BATCH: Final = 100
+RECEIPT_BLOCKS: Final = 10  # whose receipts are asked for at once
+_INSERT_EVENTS: Final = """
+    INSERT INTO chain_finalevent (network, contract, name, args, block_number, block_hash, block_time,
+                                  tx_hash, ordinal, log_index)
+    SELECT %s::text, * FROM unnest(%s::text[], %s::text[], %s::jsonb[], %s::bigint[], %s::bytea[],
+                      %s::timestamptz[], %s::bytea[], %s::int[], %s::int[]) ON CONFLICT DO NOTHING"""
+PROJECT_BLOCKS: Final = 50  # that become final in one transaction
+DISPATCH_EVENTS: Final = 200  # that are handed on in one transaction
 
 
 class DeepReorganisation(Exception):
@@ -65,6 +77,7 @@ def _rewind(client: Client, *, head: int, final_height: int) -> Block | None:
         if header.hash == block.hash:
             break
         if block.number <= final_height:
+            client.identify(again=True)  # another chain behind the same URL contradicts nothing
             raise DeepReorganisation(f"block {block.number} changed although {final_height} was final")
         fork = block.number
     if fork is not None:
@@ -84,14 +97,8 @@ def _compared(client: Client, head: int) -> Iterator[tuple[Block, Header | None]
 
 def _scan(client: Client, numbers: Iterable[int], tip: Block | None, watched: dict[str, str]) -> list[Block]:
     headers = _linked(client.headers(list(numbers)), tip)
-    found = client.logs([header.hash for header in headers], list(watched))
-    by_tx = _receipts(client, [entry for entries in found for entry in entries])
+    logs = _logs(client, headers, {address.lower(): address for address in watched})
     blocks = [Block(number=h.number, hash=h.hash, parent=h.parent, timestamp=h.timestamp) for h in headers]
-    logs = [
-        _log(header, entry, by_tx[entry["transactionHash"]])
-        for header, entries in zip(headers, found, strict=True)
-        for entry in entries
-    ]
     with transaction.atomic(using="chain"):
         Block.objects.bulk_create(blocks)
         Log.objects.bulk_create(logs)
@@ -110,87 +117,87 @@ def _linked(headers: list[Header | None], tip: Block | None) -> list[Header]:
     return kept
 
 
-def _receipts(client: Client, entries: list[dict[str, Any]]) -> dict[str, Receipt]:
-    hashes = list(dict.fromkeys(entry["transactionHash"] for entry in entries))
-    found = [receipt for receipt in client.receipts(hashes) if receipt is not None]
-    if [receipt.tx_hash for receipt in found] != hashes:
-        raise Unavailable("chain.unknown_block", "the node shows a log but not its receipt")
-    return dict(zip(hashes, found, strict=True))
+def _logs(client: Client, headers: Sequence[Header], watched: dict[str, str]) -> list[Log]:
+    """Our contracts' logs in these blocks; a block whose bloom has none of them is not asked for."""
+    bits = [bloom_bits(parse_address(address)) for address in watched]
+    wanted = [header for header in headers if any(header.bloom & each == each for each in bits)]
+    found: list[Log] = []
+    for start in range(0, len(wanted), RECEIPT_BLOCKS):
+        chunk = wanted[start : start + RECEIPT_BLOCKS]
+        for header, receipts in zip(chunk, client.block_receipts(chunk), strict=True):
+            found += _ours(header, receipts, watched)
+    return found
 
 
-def _log(header: Header, entry: dict[str, Any], receipt: Receipt) -> Log:
-    if receipt.block_hash != header.hash:
-        raise Unavailable("chain.unknown_block", "the chain moved while its logs were read")
-    index = int(entry["logIndex"], 16)
-    ordinal = [int(each["logIndex"], 16) for each in receipt.logs].index(index)
-    return Log(
-        block_id=header.number,
-        tx_hash=receipt.tx_hash,
-        ordinal=ordinal,
-        log_index=index,
-        address=checksum_address(parse_address(entry["address"])),
-        topics=entry["topics"],
-        data=entry["data"],
-    )
+def _ours(header: Header, receipts: list[dict[str, Any]], watched: dict[str, str]) -> Iterator[Log]:
+    counted = itertools.count()
+    for receipt in receipts:
+        for ordinal, entry in enumerate(receipt["logs"]):
+            log_index, address = next(counted), watched.get(entry["address"].lower())
+            if address is not None:
+                place = {"block_id": header.number, "tx_hash": receipt["transactionHash"], "ordinal": ordinal}
+                content = {"address": address, "topics": entry["topics"], "data": entry["data"]}
+                yield Log(**place, **content, log_index=log_index)
 
 
 # -- PostgreSQL ----------------------------------------------------------------------------------
-def project(status: NetworkStatus, *, height: int) -> int:
-    """Write the events of newly final blocks, inside the caller's fenced transaction.
+def project(status: NetworkStatus, *, height: int) -> bool:
+    """Write the events of the next blocks that became final, inside the caller's fenced transaction.
 
     The chain database must continue exactly the block that PostgreSQL calls final: it may have been
-    rebuilt in between. Returns how many events were written.
+    rebuilt in between. Returns whether there may be more.
     """
     status.height = max(height, 0)
-    target = height - settings.CHAIN_FINALITY_DEPTH
     if status.final_hash is not None:
         held = Block.objects.filter(number=status.final_height).first()
         if held is None:
-            return 0  # still scanning up to where we were
+            return False  # still scanning up to where we were
         if held.hash != status.final_hash:
             raise DeepReorganisation(f"block {held.number} is not the one that was final")
-    last = Block.objects.filter(number__lte=target).order_by("-number").first()
-    if last is None or last.number <= status.final_height:
-        return 0
+    target = height - settings.CHAIN_FINALITY_DEPTH
+    final = Block.objects.filter(number__gt=status.final_height, number__lte=target).order_by("number")
+    blocks = {block.number: block for block in final[:PROJECT_BLOCKS]}
+    if not blocks:
+        return False
+    last = blocks[max(blocks)]
     logs = Log.objects.filter(block_id__gt=status.final_height, block_id__lte=last.number)
-    events = _decode(status.network, logs.select_related("block").order_by("block_id", "log_index"))
-    FinalEvent.objects.bulk_create(events, ignore_conflicts=True)
+    events = _decode(status.network, logs.order_by("block_id", "log_index"), blocks)
+    if events:
+        db.rows(_INSERT_EVENTS, [status.network, *map(list, zip(*events, strict=True))])
     status.final_height, status.final_hash = last.number, last.hash
-    return len(events)
+    return len(blocks) == PROJECT_BLOCKS
 
 
-def _decode(network: str, logs: Iterable[Log]) -> list[FinalEvent]:
+def _decode(network: str, logs: QuerySet[Log], blocks: dict[int, Block]) -> list[tuple[Any, ...]]:
+    """Rows of `_INSERT_EVENTS`; the ORM would take longer for them than all else that is done to a log."""
     names = {d.address: d.name for d in Deployment.objects.filter(network=network)}
+    times = {number: datetime.fromtimestamp(block.timestamp, UTC) for number, block in blocks.items()}
+    hashes = {number: bytes.fromhex(block.hash[2:]) for number, block in blocks.items()}
     events = []
-    for entry in logs:
-        decoded = interface(names[entry.address]).decode_log(entry.topics, entry.data)
+    columns = ("block_id", "address", "topics", "data", "tx_hash", "ordinal", "log_index")
+    for number, address, topics, data, tx_hash, *place in logs.values_list(*columns):
+        decoded = interface(names[address]).decode_log(topics, data)
         if decoded is not None:
-            events.append(
-                FinalEvent(
-                    network=network,
-                    contract=names[entry.address],
-                    name=decoded[0],
-                    args=decoded[1],
-                    block_number=entry.block_id,
-                    block_hash=entry.block.hash,
-                    block_time=datetime.fromtimestamp(entry.block.timestamp, UTC),
-                    tx_hash=entry.tx_hash,
-                    ordinal=entry.ordinal,
-                    log_index=entry.log_index,
-                )
-            )
+            what = (names[address], decoded[0], json.dumps(decoded[1]))
+            where = (number, hashes[number], times[number], bytes.fromhex(tx_hash[2:]))
+            events.append((*what, *where, *place))
     return events
 
 
-def dispatch(status: NetworkStatus, *, limit: int = 200) -> int:
+def dispatch(status: NetworkStatus) -> bool:
     """Hand final events to their subscribers and advance the cursor, in the caller's transaction.
 
     Both commit or neither does: a handler's effects happen once per event, also across a kill. An
     event whose handler fails is kept, and all behind it wait: the reason is the status' problem.
+    Returns whether there may be more.
     """
-    events = FinalEvent.objects.filter(network=status.network, id__gt=status.event_cursor).order_by("id")
-    consumed = 0
-    for event in events[:limit]:
+    status.problem = ""
+    waiting = FinalEvent.objects.filter(network=status.network, id__gt=status.event_cursor).order_by("id")
+    events = list(waiting[:DISPATCH_EVENTS])
+    more = len(events) == DISPATCH_EVENTS
+    if more:  # not between a transaction's logs: reserves are compared at any moment in between
+        events += waiting.filter(id__gt=events[-1].id, tx_hash=events[-1].tx_hash)
+    for event in events:
         try:
             with transaction.atomic():
                 for handle in ports.subscribers(f"chain.event:{event.contract}.{event.name}"):
@@ -198,7 +205,6 @@ def dispatch(status: NetworkStatus, *, limit: int = 200) -> int:
         except Exception as error:
             log.exception("final event was not consumed", event_id=event.id, tx_hash=event.tx_hash)
             status.problem = f"event {event.id}: {error}"
-            break
+            return False
         status.event_cursor = event.id
-        consumed += 1
-    return consumed
+    return more

@@ -23,13 +23,9 @@ def read_each(
     return [plain(kind, abi.result(function, answer)[0]) for answer in answers]
 
 
-def settlement_address() -> str:
-    return address_of("Settlement")
-
-
 def balances(*, block: int, addresses: Sequence[str]) -> tuple[int, int]:
     """(AIT of the settlement contract, AIT at `addresses` together) at `block`, smallest units."""
-    accounts = [settlement_address(), *addresses]
+    accounts = [address_of("Settlement"), *addresses]
     found: list[int] = []
     for start in range(0, len(accounts), CHUNK):
         calls = [[account] for account in accounts[start : start + CHUNK]]

@@ -3,12 +3,14 @@
 from typing import Any, Final
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Max
 
 from aitbc.chain.client import Client
 from aitbc.chain.keystore import Signer
 from aitbc.chain.models import Intent, SignedTransaction
+from aitbc.core.errors import Conflict, Unavailable
 
 PRIORITY_FEE: Final = 10**9  # wei per gas
 GAS_MARGIN: Final = 1.25  # the estimate is for a state that other transactions may change
@@ -29,10 +31,14 @@ def next_nonce(client: Client, sender: str) -> int:
 
 
 def fees(client: Client, *, previous: int | None) -> int:
-    """Highest fee to offer, wei per gas: twice the base fee, and enough to replace `previous`."""
+    """Wei per gas: twice the base fee, enough to replace `previous`; Conflict "chain.fee_limit" beyond it."""
     [header] = client.headers([client.head()])
-    base = header.base_fee if header else 0
-    return max(2 * base + PRIORITY_FEE, int((previous or 0) * BUMP) + 1)
+    if header is None:
+        raise Unavailable("chain.unknown_block", "the node does not show its newest block")
+    fee = max(2 * header.base_fee + PRIORITY_FEE, int((previous or 0) * BUMP) + 1)
+    if fee > settings.CHAIN_MAX_FEE:
+        raise Conflict("chain.fee_limit", f"a fee of {fee} wei per gas is above CHAIN_MAX_FEE")
+    return fee
 
 
 def sign_and_store(
@@ -52,6 +58,7 @@ def sign_and_store(
     """
     chosen = next_nonce(client, signer.address) if nonce is None else nonce
     earlier = SignedTransaction.objects.filter(sender=signer.address, nonce=chosen).order_by("attempt").last()
+    attempt = earlier.attempt + 1 if earlier else 0
     max_fee = fees(client, previous=earlier.max_fee if earlier else None)
     fields: dict[str, Any] = {
         "type": 2,
@@ -59,7 +66,7 @@ def sign_and_store(
         "nonce": chosen,
         "gas": gas,
         "maxFeePerGas": max_fee,
-        "maxPriorityFeePerGas": PRIORITY_FEE if earlier is None else max_fee,
+        "maxPriorityFeePerGas": min(max_fee, int(PRIORITY_FEE * BUMP**attempt) + attempt),
         "value": 0,
         "data": data,
     }
@@ -69,7 +76,7 @@ def sign_and_store(
             intent_id=intent_id,
             sender=signer.address,
             nonce=chosen,
-            attempt=earlier.attempt + 1 if earlier else 0,
+            attempt=attempt,
             raw=raw,
             tx_hash=tx_hash,
             gas=gas,

@@ -7,8 +7,9 @@ intent is ever mined, also when chain.db is lost (protocols 2 and 3).
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import structlog
@@ -26,6 +27,7 @@ from aitbc.chain.reads import read_each
 from aitbc.chain.transactions import estimate, sign_and_store
 from aitbc.core import ports
 from aitbc.core.errors import Conflict, Unavailable
+from aitbc.core.outbox import announce
 
 log = structlog.get_logger(__name__)
 State = Intent.State
@@ -86,9 +88,7 @@ class Worker:
             return False
         if self._unfinished(height):
             self._mine()
-        with self._fenced() as status:
-            status.problem = ""
-            indexer.dispatch(status)
+        self._repeat(indexer.dispatch)
         self._advance(height)
         return self._unfinished(height)
 
@@ -98,14 +98,21 @@ class Worker:
         if status.halted:
             return None
         height = indexer.follow(self.client, network=self.network, final_height=status.final_height)
-        with self._fenced() as status:
-            indexer.project(status, height=height)
+        self._repeat(partial(indexer.project, height=height))
         return height
+
+    def _repeat(self, step: Callable[[NetworkStatus], bool]) -> None:
+        """A step of bounded size after the other, each in a transaction of its own, until all is done."""
+        more = True
+        while more:
+            with self._fenced() as status:
+                more = step(status)
 
     def _halt(self, reason: str) -> None:
         log.critical("network halted", network=self.network, reason=reason)
         with self._fenced() as status:
             status.halted = reason
+            announce("chain.halted", f"chain:{self.network}", {"reason": reason})
 
     def _unfinished(self, height: int) -> bool:
         """Whether more blocks bring anything: a log or an intent that is not final yet."""
@@ -139,7 +146,7 @@ class Worker:
     # -- intents -------------------------------------------------------------------------------
     def _advance(self, height: int) -> None:
         steps = {State.REQUESTED: self._sign, State.SIGNED: self._broadcast}
-        intents = Intent.objects.open().filter(network=self.network).order_by("created_at", "id")
+        intents = Intent.objects.open().filter(network=self.network).order_by("error", "created_at", "id")
         for intent in intents[:IMPORT_LIMIT]:
             try:
                 steps.get(State(intent.state), self._track)(intent, height)
@@ -205,7 +212,7 @@ class Worker:
     def _broadcast(self, intent: Intent, height: int) -> None:
         stored = self._attempts(intent)
         if not stored:
-            return self._rebuild(intent, height)
+            return self._track(intent, height)
         try:
             self.client.send_raw(bytes(stored[-1].raw))
         except Conflict as refusal:
@@ -224,24 +231,20 @@ class Worker:
         replacement = self._store_bytes(intent, gas=earlier[-1].gas if earlier else None)
         self._save(intent, state=State.SIGNED, tx_hash=replacement.tx_hash)
 
-    def _rebuild(self, intent: Intent, height: int) -> None:
-        """chain.db lost the bytes: ask the chain first, then sign anew with the recorded nonce."""
-        if self._track_mined(intent, height) or self.client.knows(str(intent.tx_hash)):
-            return
-        if not self._effect(intent, height):
-            self._replace(intent)
-
     def _track(self, intent: Intent, height: int) -> None:
         if self._track_mined(intent, height):
             return
         if intent.state == State.MINED:  # its block was reorganised away
             self._save(intent, state=State.BROADCAST, block_number=None)
         stored = self._attempts(intent)
-        if not stored:
-            return self._rebuild(intent, height)
-        if not self.client.knows(stored[-1].tx_hash):
+        known = self.client.knows(stored[-1].tx_hash if stored else str(intent.tx_hash))
+        if not stored:  # chain.db lost the bytes, so ask the chain before signing anew with the same nonce
+            return None if known or self._effect(intent, height) else self._replace(intent)
+        if not known:
             return self._broadcast(intent, height)
-        if time.time() - stored[-1].created_at.timestamp() > STUCK_SECONDS:
+        stuck = time.time() - stored[-1].created_at.timestamp() > STUCK_SECONDS
+        # Only the lowest open nonce is held up by its own fee; all above it wait for it.
+        if stuck and self.client.nonce(stored[-1].sender, height) == stored[-1].nonce:
             self._replace(intent)
 
     def _track_mined(self, intent: Intent, height: int) -> bool:

@@ -96,6 +96,7 @@ CHAIN_RPC_URL = env.text("CHAIN_RPC_URL", _embedded.chain_rpc_url)
 CHAIN_ID = env.integer("CHAIN_ID", 31337)
 CHAIN_EMBEDDED = not env.text("CHAIN_RPC_URL", "")
 CHAIN_FINALITY_DEPTH = env.integer("CHAIN_FINALITY_DEPTH", 5)
+CHAIN_MAX_FEE = env.integer("CHAIN_MAX_FEE", 500 * 10**9)  # wei per gas; above it, intents wait
 EMBEDDED_STORES = not (env.text("DATABASE_URL", "") and env.text("REDIS_URL", ""))
 # The ladder: a lock wait ends before its statement, a statement before the web server gives up.
 # Without the last one a client that vanished inside a transaction would hold its locks for ever.

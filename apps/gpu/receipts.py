@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from django.conf import settings
 
-from aitbc.chain import keystore, networks, signing
+from aitbc.chain import keystore, signing
 from aitbc.core import money
 from apps.gpu import statements
 from apps.gpu.meter import Bill
@@ -54,7 +54,7 @@ def issue(
     """The signed document: units in milliseconds, money with its asset, times to the millisecond."""
     signer = platform_signer()
     values = signed_values(statement.hash(), bill, started_ms, finished_ms, signer.key_id)
-    digest = signing.digest(statements.domain(networks.chain_id()), statements.RECEIPT, values)
+    digest = signing.digest(statements.domain(settings.CHAIN_ID), statements.RECEIPT, values)
     return {
         "version": VERSION,
         "statement": statement.as_json(),
@@ -98,7 +98,7 @@ def disclose(document: dict[str, Any], *, anchor: dict[str, Any] | None, salt: s
     The salt is signed beside the receipt, not in it: the receipt may be public, the salt may not.
     """
     values = {"leaf": leaf(document), "salt": salt}
-    digest = signing.digest(statements.domain(networks.chain_id()), DISCLOSURE, values)
+    digest = signing.digest(statements.domain(settings.CHAIN_ID), DISCLOSURE, values)
     return document | {"anchor": anchor, "salt": salt, "salt_signature": platform_signer().sign(digest)}
 
 

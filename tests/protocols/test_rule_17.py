@@ -1,6 +1,8 @@
 """Rule 17: heartbeats form a chain that the miner signs and the platform acknowledges."""
 
-from aitbc.chain import networks, signing
+from django.conf import settings
+
+from aitbc.chain import signing
 from aitbc.chain.signing import keccak
 from apps.gpu import receipts, statements
 from apps.gpu.models import Heartbeat
@@ -10,7 +12,7 @@ from apps.gpu.tests.steps import read, refused
 
 def digest_of(head: str) -> bytes:
     """What was signed, from the log alone: the head is the struct's hash."""
-    return keccak(b"\x19\x01" + statements.domain(networks.chain_id()).separator + bytes.fromhex(head[2:]))
+    return keccak(b"\x19\x01" + statements.domain(settings.CHAIN_ID).separator + bytes.fromhex(head[2:]))
 
 
 def test_the_log_alone_proves_the_chain_and_its_signatures(mike):

@@ -12,10 +12,11 @@ from aitbc.chain import keystore
 from aitbc.chain.client import Client
 from aitbc.chain.deploy import created_address, deploy, resend_all
 from aitbc.chain.intents import request_intent
-from aitbc.chain.models import Block, Deployment, FinalEvent, SignedTransaction
+from aitbc.chain.models import Block, Deployment, FinalEvent, NetworkStatus, SignedTransaction
 from aitbc.chain.testing import AIT, wait
-from aitbc.chain.testing.net import build_net
+from aitbc.chain.testing.net import DEPTH, build_net
 from aitbc.core.errors import Conflict
+from aitbc.core.models import OutboxEvent
 
 LIMITS = {"daily_cap": 10 * AIT, "approval_threshold": AIT}
 
@@ -113,6 +114,70 @@ def test_resync_is_refused_outside_development(net, settings):
     with pytest.raises(CommandError, match="development chain only"):
         call_command("chain_resync")
     assert Block.objects.count() == 1
+
+
+@pytest.fixture
+def halted(net, chain, subscribe, monkeypatch):
+    """Two transfers were booked; a fork below finality keeps one and brings another."""
+    monkeypatch.setattr("aitbc.chain.management.commands.chain_resync.client", lambda: chain)
+    net.booked = []
+    subscribe("chain.event:AIT.Transfer", lambda event: net.booked.append(int(event.args["value"])))
+    sent: list[bytes] = []
+    send = Client.send_raw
+    monkeypatch.setattr(Client, "send_raw", lambda self, raw: sent.append(raw) or send(self, raw))
+    net.settle()
+    snapshot = chain.call("evm_snapshot")
+    for amount in (1, 2):
+        net.mint("0x" + "12" * 20, amount)
+    worker = net.settle()
+    assert net.booked == [1, 2]
+    chain.call("evm_revert", snapshot)
+    chain.send_raw(sent[-2])
+    net.mint("0x" + "12" * 20, 3)
+    net.mine(20)
+    while worker.tick():
+        pass
+    assert net.status().halted
+    return net
+
+
+def test_a_halt_is_announced_once(halted):
+    [event] = OutboxEvent.objects.filter(event="chain.halted")
+    assert event.aggregate == "chain:ait-devnet"
+    assert "was final" in event.payload["reason"]
+
+
+def test_a_halt_is_lifted_only_by_who_knows_what_is_gone(halted, settings):
+    settings.DEVELOPMENT = False
+    gone = FinalEvent.objects.get(name="Transfer", args__value="2")
+    reason = halted.status().halted
+    for guess in ("0", "2"):
+        with pytest.raises(
+            CommandError, match=f"1 booked events are not on the chain\n{gone.pk}: AIT.Transfer"
+        ):
+            call_command("chain_resync", "--gone", guess)
+        assert halted.status().halted == reason
+    assert halted.worker().tick() is False
+
+    call_command("chain_resync", "--gone", "1")
+    halted.settle(halted.worker())
+
+    assert halted.status().halted == ""
+    assert halted.booked == [1, 2, 3]  # what was booked once is not booked again
+    assert halted.status().final_height == halted.client.head() - DEPTH
+
+
+def test_events_that_were_final_but_not_booked_are_forgotten_with_the_fork(halted, settings):
+    settings.DEVELOPMENT = False
+    status = halted.status()
+    stale = FinalEvent.objects.get(name="Transfer", args__value="2")
+    NetworkStatus.objects.update(event_cursor=stale.pk - 1)  # as if the halt had come before its turn
+    call_command("chain_resync", "--gone", "0")
+    halted.booked.clear()
+    halted.settle(halted.worker())
+    assert halted.booked == [3]
+    assert not FinalEvent.objects.filter(args__value="2").exists()
+    assert halted.status().event_cursor > status.event_cursor
 
 
 def test_a_reverted_deployment_is_told(db_of_chain, chain, monkeypatch):

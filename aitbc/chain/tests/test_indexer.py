@@ -1,6 +1,7 @@
 """Blocks, forks and final events. After any reorganisation the state equals a fresh scan."""
 
 import random
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
@@ -138,17 +139,102 @@ def test_a_missing_block_is_unknown_not_gone(net, chain):
     assert held()[0][:-1] == before[0]  # one of the two new blocks is known
 
 
-def test_a_log_without_its_receipt_is_not_taken(net, chain):
+def cut_logs(receipts: list) -> None:
+    receipts[-1]["logs"].pop()
+
+
+def cut_receipts(receipts: list) -> None:
+    receipts.pop()
+
+
+def other_amount(receipts: list) -> None:
+    receipts[-1]["logs"][-1]["data"] = f"0x{6:064x}"
+
+
+def other_account(receipts: list) -> None:
+    receipts[-1]["logs"][-1]["topics"][2] = "0x" + "11" * 32
+
+
+def failed(receipts: list) -> None:
+    receipts[-1]["status"] = "0x0"
+
+
+def malformed(receipts: list) -> None:
+    del receipts[-1]["logs"]
+
+
+@pytest.mark.parametrize("fault", [cut_logs, cut_receipts, other_amount, other_account, failed, malformed])
+def test_logs_that_are_not_proven_complete_are_never_taken(net, chain, fault):
+    net.mint(WHO, 5)
+    follow(chain)
+    before = held()
+    net.mint(WHO, 7)
+
+    class Cutting(Client):
+        def batch(self, requests_):
+            found = super().batch(requests_)
+            if requests_[0][0] == "eth_getBlockReceipts":
+                fault(found[-1])
+            return found
+
+    with pytest.raises(Unavailable, match=r"chain\.(incomplete|rpc)"):
+        follow(Cutting(chain.url, chain.chain_id))
+    assert held() == before
+    follow(chain)
+    assert len(held()[1]) == len(before[1]) + 1
+
+
+def test_a_block_without_an_answer_for_its_receipts_is_not_taken(net, chain):
     net.mint(WHO)
     before = held()
 
     class NoReceipts(Client):
-        def receipts(self, tx_hashes):
-            return [None for _ in tx_hashes]
+        def batch(self, requests_):
+            return [
+                None if method == "eth_getBlockReceipts" else answer
+                for (method, _), answer in zip(requests_, super().batch(requests_), strict=True)
+            ]
 
-    with pytest.raises(Unavailable, match="not its receipt"):
+    with pytest.raises(Unavailable, match=r"chain\.incomplete"):
         follow(NoReceipts(chain.url, chain.chain_id))
     assert held() == before
+
+
+def test_blocks_whose_bloom_has_nothing_of_ours_are_not_asked_for(net, chain):
+    follow(chain)
+    asked: list[str] = []
+
+    class Counting(Client):
+        def batch(self, requests_):
+            asked.extend(method for method, _ in requests_)
+            return super().batch(requests_)
+
+    net.mine(20)
+    net.mint(WHO)
+    follow(Counting(chain.url, chain.chain_id))
+    assert asked.count("eth_getBlockReceipts") == 1
+
+
+def test_logs_of_many_transactions_in_one_block_are_complete_and_in_order(net, chain):
+    sender = net.minter
+    chain.call("evm_setAutomine", False)
+    for nonce, amount in enumerate(range(1, 141), chain.nonce(sender.address, "pending")):
+        fields = {
+            "type": 2,
+            "chainId": chain.chain_id,
+            "nonce": nonce,
+            "gas": 200_000,
+            "maxFeePerGas": 10**11,
+            "maxPriorityFeePerGas": 10**9,
+            "value": 0,
+            "to": net.token.address,
+            "data": net.token.interface.call_data("mint", [WHO, str(amount)]),
+        }
+        chain.send_raw(sender.signer.sign_transaction(fields)[0])
+    net.mine()
+    follow(chain)
+    logs = Log.objects.filter(block_id=chain.head()).order_by("log_index")
+    assert [(e.log_index, int(e.data, 16)) for e in logs] == [(i, i + 1) for i in range(140)]
 
 
 def test_a_block_below_finality_that_changes_halts(net, chain):
@@ -242,6 +328,45 @@ def test_a_chain_database_of_another_history_halts(net, chain):
     net.mine(DEPTH + 1)
     worker.tick()
     assert "not the one that was final" in net.status().halted
+
+
+def test_what_is_handed_on_is_never_cut_between_the_logs_of_one_transaction(net, subscribe, monkeypatch):
+    """A withdrawal is a Transfer and a Withdrawn: reserves compared in between would differ."""
+    monkeypatch.setattr(indexer, "DISPATCH_EVENTS", 2)
+    for value in range(5):
+        FinalEvent.objects.create(
+            network="ait-devnet",
+            contract="AIT",
+            name="Transfer",
+            args={"value": str(value)},
+            block_number=1,
+            block_hash="0x" + "01" * 32,
+            block_time=datetime(2026, 1, 1, tzinfo=UTC),
+            tx_hash="0x" + ("0a" if value in (0, 4) else "0b") * 32,
+            ordinal=value,
+            log_index=value,
+        )
+    batches: list[list[str]] = []
+    subscribe("chain.event:AIT.Transfer", lambda event: batches[-1].append(event.args["value"]))
+    status = net.status() if net.worker() else None
+    for _ in range(3):
+        batches.append([])
+        more = indexer.dispatch(status)
+    assert batches == [["0", "1", "2", "3"], ["4"], []]
+    assert more is False
+
+
+def test_a_long_backlog_becomes_final_and_is_handed_on_in_one_round(net, chain, subscribe, monkeypatch):
+    monkeypatch.setattr(indexer, "DISPATCH_EVENTS", 3)
+    monkeypatch.setattr(indexer, "PROJECT_BLOCKS", 4)
+    seen = []
+    subscribe("chain.event:AIT.Transfer", lambda event: seen.append(int(event.args["value"])))
+    for amount in range(1, 21):
+        net.mint(WHO, amount)
+    net.mine(DEPTH)
+    net.worker().tick()
+    assert seen == list(range(1, 21))
+    assert net.status().final_height == chain.head() - DEPTH
 
 
 def test_handlers_run_once_per_event_in_order(net, subscribe):

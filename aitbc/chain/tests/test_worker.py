@@ -1,6 +1,7 @@
 """One intent, at most one mined transaction: whatever crashes, is lost or lies."""
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,7 @@ from aitbc.chain.intents import request_intent
 from aitbc.chain.models import Deployment, FinalEvent, Intent, NetworkStatus, SignedTransaction
 from aitbc.chain.testing import AIT, TEST_CHAIN_ID, Actor, mine
 from aitbc.chain.testing.net import DEPTH
-from aitbc.chain.transactions import sign_and_store
+from aitbc.chain.transactions import fees, sign_and_store
 from aitbc.chain.worker import NOBODY, Superseded, Worker
 from aitbc.core.errors import Conflict, Unavailable
 from aitbc.stack.anvil import Anvil
@@ -283,6 +284,117 @@ def test_a_stuck_transaction_is_replaced_at_a_higher_fee(slow_blocks, monkeypatc
     assert intent.tx_hash == attempts[-1].tx_hash
 
 
+def stuck(net, worker: Worker, monkeypatch, rounds: int) -> None:
+    """Rounds in which every transaction has waited too long, and is in the pool again after each."""
+    monkeypatch.setattr(worker_module, "STUCK_SECONDS", 0.0)
+    for _ in range(rounds):
+        worker.tick()
+    monkeypatch.setattr(worker_module, "STUCK_SECONDS", 60.0)
+
+
+def attempts(intent: Intent) -> list[SignedTransaction]:
+    return list(SignedTransaction.objects.filter(intent_id=intent.pk).order_by("attempt"))
+
+
+def test_only_the_lowest_open_nonce_is_replaced_when_all_wait(slow_blocks, monkeypatch):
+    intents = [slow_blocks.withdrawal(BOB) for _ in range(4)]
+    worker = tick_until(slow_blocks, intents[-1], State.BROADCAST)
+    stuck(slow_blocks, worker, monkeypatch, 6)
+    assert [len(attempts(intent)) for intent in intents] == [4, 1, 1, 1]
+    drain(slow_blocks, worker)
+    assert [withdrawals_of(intent) for intent in intents] == [1] * 4
+    assert operator_nonce(slow_blocks) == 4
+
+
+def test_a_replacement_bids_a_little_more_and_never_beyond_the_limit(slow_blocks, monkeypatch, settings):
+    intent = slow_blocks.withdrawal(BOB)
+    worker = tick_until(slow_blocks, intent, State.BROADCAST)
+    settings.CHAIN_MAX_FEE = 3 * attempts(intent)[0].max_fee
+    stuck(slow_blocks, worker, monkeypatch, 20)
+    fees = [attempt.max_fee for attempt in attempts(intent)]
+    assert len(fees) == 5  # 1.25 ** 5 > 3
+    assert all(1.1 * a < b < 1.3 * a for a, b in pairwise(fees))
+    intent.refresh_from_db()
+    assert "CHAIN_MAX_FEE" in intent.error
+    pool = slow_blocks.client.call("eth_getTransactionByHash", intent.tx_hash)
+    assert int(pool["maxPriorityFeePerGas"], 16) < 3 * 10**9
+
+    settings.CHAIN_MAX_FEE = 10**12
+    drain(slow_blocks, worker)
+    assert_paid_once(slow_blocks, intent)
+
+
+def test_a_fee_above_the_limit_waits_without_taking_a_nonce(funded, settings):
+    funded.settle()
+    settings.CHAIN_MAX_FEE = 1
+    intent = funded.withdrawal(BOB)
+    worker = funded.worker()
+    worker.tick()
+    intent.refresh_from_db()
+    assert (intent.state, intent.nonce) == (State.REQUESTED, None)
+    assert "CHAIN_MAX_FEE" in intent.error
+    settings.CHAIN_MAX_FEE = 10**12
+    funded.settle(worker)
+    assert_paid_once(funded, intent)
+
+
+def test_a_node_that_hides_its_head_sets_no_fee(net, chain):
+    class Headless(Client):
+        def headers(self, numbers):
+            return [None for _ in numbers]
+
+    with pytest.raises(Unavailable, match=r"chain\.unknown_block"):
+        fees(Headless(chain.url, chain.chain_id), previous=None)
+
+
+def test_a_queue_whose_transactions_were_all_dropped_and_reorganised_is_mined_once(slow_blocks):
+    """Dropped from the pool in any order, then mined, then reorganised away: the nonces keep their owners."""
+    intents = [slow_blocks.withdrawal(BOB) for _ in range(5)]
+    worker = tick_until(slow_blocks, intents[-1], State.BROADCAST)
+    for intent in (intents[3], intents[0], intents[2]):
+        intent.refresh_from_db()
+        slow_blocks.client.call("anvil_dropTransaction", intent.tx_hash)
+    snapshot = slow_blocks.client.call("evm_snapshot")
+    for _ in range(2):
+        worker.tick()
+        slow_blocks.mine()
+    worker.tick()
+    assert Intent.objects.filter(state=State.MINED).count() == 5
+    slow_blocks.client.call("evm_revert", snapshot)
+    slow_blocks.mine()
+    drain(slow_blocks, worker)
+
+    assert [withdrawals_of(intent) for intent in intents] == [1] * 5
+    assert sorted(Intent.objects.values_list("nonce", flat=True)) == list(range(5))
+    assert operator_nonce(slow_blocks) == 5
+    assert slow_blocks.balance(BOB) == 5 * AIT
+
+
+def test_another_chain_behind_the_same_address_halts_nothing(net, chain):
+    worker = net.settle()
+
+    class Elsewhere(Client):
+        other = False
+
+        def headers(self, numbers):
+            found = super().headers(numbers)
+            return [replace(header, hash="0x" + "ab" * 32) for header in found] if self.other else found
+
+        def _transport(self, send, *args):
+            answer = super()._transport(send, *args)
+            return answer | {"result": "0x1"} if self.other and args[0] == "eth_chainId" else answer
+
+    lost = Elsewhere(chain.url, chain.chain_id)
+    lost.head()
+    lost.other = True
+    worker.client = lost
+    with pytest.raises(Unavailable, match=r"chain\.wrong_chain"):
+        worker.tick()
+    assert net.status().halted == ""
+    lost.other = False
+    assert worker.tick() is False
+
+
 def test_a_replaced_transaction_whose_bytes_are_lost_is_recognised_by_its_effect(slow_blocks):
     """The chain mined bytes that neither database remembers; the contract's used id tells."""
     intent = slow_blocks.withdrawal(BOB)
@@ -377,6 +489,20 @@ def test_a_transaction_reverted_on_the_chain_fails_when_final(funded, subscribe,
     assert states == [State.FAILED, State.FINAL]
     assert sorted(effects()) == ["failed", "final"]
     assert funded.balance(BOB) == 30 * AIT
+
+
+def test_those_that_wait_hold_up_nobody_however_many_they_are(net, monkeypatch):
+    monkeypatch.setattr(worker_module, "IMPORT_LIMIT", 2)
+    waiting = [net.withdrawal(BOB) for _ in range(3)]
+    worker = net.worker()
+    worker.tick()
+    anchor = net.anchor()
+    net.settle(worker)
+    anchor.refresh_from_db()
+    assert anchor.state == State.FINAL
+    net.mint(net.settlement.address, 3 * AIT)
+    net.settle(worker)
+    assert [withdrawals_of(intent) for intent in waiting] == [1, 1, 1]
 
 
 def test_a_paused_contract_delays_and_loses_nothing(funded):

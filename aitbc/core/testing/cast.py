@@ -5,12 +5,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
+from django.conf import settings
 from django.http import HttpResponse
 from django.test import Client
 
 from aitbc.accounts.keys import create_key, find_principal
 from aitbc.accounts.models import Role, User
-from aitbc.chain import keystore, networks, signing
+from aitbc.chain import keystore, signing
 from aitbc.core import money
 from aitbc.core.ids import uuid7
 from aitbc.core.principal import Principal
@@ -96,7 +97,7 @@ class Seller(Person):
     def sign_result(self, lease: dict[str, Any], output: Any, artifact: str | None = None) -> str:
         statement = statement_of(lease, output, artifact)
         digest = signing.digest(
-            statements.domain(networks.chain_id()), statements.WORK_STATEMENT, statement.values()
+            statements.domain(settings.CHAIN_ID), statements.WORK_STATEMENT, statement.values()
         )
         return signing.sign(self.private_key, digest)
 
@@ -166,7 +167,7 @@ def registration_of(
 
 def sign_registration(private_key: bytes, prefix: str, nonce: str, address: str) -> str:
     values = {"prefix": prefix, "nonce": nonce, "address": address}
-    digest = signing.digest(statements.domain(networks.chain_id()), statements.MINER_REGISTRATION, values)
+    digest = signing.digest(statements.domain(settings.CHAIN_ID), statements.MINER_REGISTRATION, values)
     return signing.sign(private_key, digest)
 
 

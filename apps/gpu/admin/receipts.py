@@ -1,10 +1,10 @@
 """Receipts: the document, whether it verifies right now, and where it is anchored."""
 
+from django.conf import settings
 from django.contrib import admin
 from django.utils.safestring import SafeString, mark_safe
 from unfold.decorators import display
 
-from aitbc.chain import networks
 from aitbc.core import show
 from aitbc.core.columns import column, link
 from aitbc.core.errors import DomainError
@@ -29,7 +29,7 @@ def verify(receipt: Receipt) -> tuple[verification.Verdict | None, SafeString]:
         verdict = verification.verify(
             selectors.with_anchor(receipt),
             platform_addresses=receipts.network_addresses(),
-            chain_id=networks.chain_id(),
+            chain_id=settings.CHAIN_ID,
         )
     except DomainError as error:
         return None, show.verdict(None, f"not verified: {error.message}")

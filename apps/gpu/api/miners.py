@@ -10,7 +10,6 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Status
 from pydantic import AwareDatetime, ValidationError
 
-from aitbc.chain import networks
 from aitbc.core.auth import ApiKey, caller
 from aitbc.core.errors import DomainError, Invalid
 from aitbc.core.http import from_validation, problem
@@ -59,7 +58,7 @@ def make_nonce(request: HttpRequest) -> dict[str, Any]:
     return {
         "nonce": miners.make_nonce(key=me.key_id),
         "prefix": me.prefix,
-        "chain_id": networks.chain_id(),
+        "chain_id": settings.CHAIN_ID,
     }
 
 
@@ -89,7 +88,7 @@ def register(request: HttpRequest, body: RegisterIn) -> Status[dict[str, Any]]:
     answer = miners.document(miner) | {
         "challenge": challenge,
         "wait_url": f"{settings.STREAM_URL}/v1/miners/wait" if settings.STREAM_URL else None,
-        "chain_id": networks.chain_id(),
+        "chain_id": settings.CHAIN_ID,
     }
     return Status(201 if created else 200, answer)
 

@@ -18,7 +18,6 @@ from django.db import Error, connections, transaction
 
 from aitbc.accounts import keys
 from aitbc.accounts.models import Role, User
-from aitbc.chain import networks
 from aitbc.core.errors import Unavailable
 from aitbc.core.principal import Principal
 from apps.gpu.services import artifacts, challenges, heartbeats, leases, logs, miners, reports
@@ -54,7 +53,7 @@ class LocalTransport:
 
     def nonce(self) -> JSON:
         nonce = _called(lambda: miners.make_nonce(key=self._key))
-        return {"nonce": nonce, "prefix": self._me.prefix, "chain_id": networks.chain_id()}
+        return {"nonce": nonce, "prefix": self._me.prefix, "chain_id": settings.CHAIN_ID}
 
     def register(self, profile: JSON) -> JSON:
         facts = profile | {
@@ -67,7 +66,7 @@ class LocalTransport:
             lambda: miners.register(caller=self._me, registration=Registration(**facts), first_party=True)
         )
         answer = miners.document(miner) | {"challenge": challenges.issue_missing(miner)}
-        return _plain(answer | {"wait_url": None, "chain_id": networks.chain_id()})
+        return _plain(answer | {"wait_url": None, "chain_id": settings.CHAIN_ID})
 
     def heartbeat(self, beat: JSON) -> JSON:
         signature: str | None = beat.get("signature")

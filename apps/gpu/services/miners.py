@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from aitbc.accounts import parameters
-from aitbc.chain import networks, signing
+from aitbc.chain import signing
 from aitbc.core import clock, db, money
 from aitbc.core.errors import Conflict, Invalid, NotFound
 from aitbc.core.outbox import announce
@@ -124,7 +124,7 @@ def _check_proof(caller: Principal, registration: Registration) -> None:
     if nonce is None or not fresh.filter(value=nonce).update(used_at=Now()):
         raise Invalid("miner.nonce", "ask POST /v1/miners/nonce for a fresh nonce and sign that")
     values = {"prefix": caller.prefix, "nonce": nonce, "address": registration.address}
-    digest = signing.digest(statements.domain(networks.chain_id()), statements.MINER_REGISTRATION, values)
+    digest = signing.digest(statements.domain(settings.CHAIN_ID), statements.MINER_REGISTRATION, values)
     if signing.recover(digest, registration.proof).lower() != registration.address.lower():
         raise Invalid("miner.proof", "the proof was not signed by this address")
 

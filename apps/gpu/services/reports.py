@@ -7,10 +7,11 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from django.conf import settings
 from django.db import transaction
 from jsonschema import Draft202012Validator
 
-from aitbc.chain import networks, signing
+from aitbc.chain import signing
 from aitbc.core import db
 from aitbc.core.errors import Conflict, DomainError, Invalid, NotFound
 from apps.gpu import receipts, statements
@@ -208,7 +209,7 @@ def _commit(salt: bytes, value: Any, artifact: str | None) -> str:
 def _receipt(report: Report, facts: Facts, the_bill: Bill, started: int) -> dict[str, Any]:
     statement = statement_of(facts, output=report.output, output_artifact=report.output_artifact)
     digest = signing.digest(
-        statements.domain(networks.chain_id()), statements.WORK_STATEMENT, statement.values()
+        statements.domain(settings.CHAIN_ID), statements.WORK_STATEMENT, statement.values()
     )
     address = signing.checksum_address(bytes(facts.address))
     if signing.recover(digest, report.statement_signature) != address:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpResponse
 
-from aitbc.chain import networks, signing
+from aitbc.chain import signing
 from aitbc.core.testing.cast import Seller
 from apps.gpu import statements
 from apps.gpu.models import Miner
@@ -23,7 +24,7 @@ def beat_values(miner: Seller, *, running=(), telemetry=(), **changes: Any) -> d
 
 
 def sign_beat(miner: Seller, values: dict[str, Any]) -> str:
-    digest = signing.digest(statements.domain(networks.chain_id()), statements.HEARTBEAT, values)
+    digest = signing.digest(statements.domain(settings.CHAIN_ID), statements.HEARTBEAT, values)
     return signing.sign(miner.private_key, digest)
 
 

@@ -3,11 +3,12 @@
 from datetime import timedelta
 
 import pytest
+from django.conf import settings
 from django.db.models import F
 
 from aitbc.accounts import parameters
 from aitbc.accounts.keys import create_key, find_principal
-from aitbc.chain import networks, signing
+from aitbc.chain import signing
 from aitbc.core import db, money, ticks
 from aitbc.core.ids import uuid7
 from aitbc.core.models import OutboxEvent, PlatformTick
@@ -68,7 +69,7 @@ def test_a_machine_registers_once_and_comes_back_as_the_same_miner(vera, private
     assert made["devices"] == repeated["devices"]
     assert made["heartbeat_seconds"] == parameters.get("heartbeat_seconds")
     assert made["challenge"]["device_id"] == made["devices"][0]["id"]
-    assert made["chain_id"] == networks.chain_id()
+    assert made["chain_id"] == settings.CHAIN_ID
     miner = Miner.objects.get()
     assert (miner.key_id, miner.owner_id, miner.name, miner.concurrency) == (
         vera.principal.key_id,
@@ -283,7 +284,7 @@ def test_beats_are_chained_and_each_is_acknowledged_with_the_platforms_signature
         head = statements.HEARTBEAT.hash(values)
         acknowledged = answer["acknowledgement"]
         assert (acknowledged["sequence"], acknowledged["head"]) == (expected, "0x" + head.hex())
-        digest = signing.digest(statements.domain(networks.chain_id()), statements.HEARTBEAT, values)
+        digest = signing.digest(statements.domain(settings.CHAIN_ID), statements.HEARTBEAT, values)
         assert signing.recover(digest, acknowledged["signature"]) == receipts.platform_signer().address
 
     beats = list(Heartbeat.objects.order_by("sequence"))

@@ -11,7 +11,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
 
-from aitbc.chain import keystore, merkle, networks, signing
+from aitbc.chain import keystore, merkle, signing
 from aitbc.core.testing import cast
 from apps.gpu import receipts, statements, verification
 from apps.gpu.management.commands.verify_receipt import verify_file
@@ -24,7 +24,7 @@ def verdict(document, addresses=None):
     return verification.verify(
         document,
         platform_addresses=receipts.network_addresses() if addresses is None else addresses,
-        chain_id=networks.chain_id(),
+        chain_id=django_settings.CHAIN_ID,
     )
 
 
@@ -134,7 +134,7 @@ def resigned(document, **changes):
     signer = receipts.platform_signer()
     values = receipts.signed_values(statement.hash(), bill, started, finished, signer.key_id)
     made["platform"]["signature"] = signer.sign(
-        signing.digest(statements.domain(networks.chain_id()), statements.RECEIPT, values)
+        signing.digest(statements.domain(django_settings.CHAIN_ID), statements.RECEIPT, values)
     )
     return made
 

@@ -6,8 +6,9 @@ from uuid import uuid4
 
 import orjson
 import pytest
+from django.conf import settings
 
-from aitbc.chain import networks, signing
+from aitbc.chain import signing
 from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT, Seller
 from apps.gpu import statements
@@ -47,7 +48,7 @@ def come_back(seller: Seller) -> None:
     miner = Miner.objects.get(pk=seller.miner_id)
     nonce = miners.make_nonce(key=seller.principal.key_id)
     proof = {"prefix": seller.principal.prefix, "nonce": nonce, "address": miner.address}
-    digest = signing.digest(statements.domain(networks.chain_id()), statements.MINER_REGISTRATION, proof)
+    digest = signing.digest(statements.domain(settings.CHAIN_ID), statements.MINER_REGISTRATION, proof)
     claims = tuple(
         DeviceClaim(uuid=d.uuid, kind=d.kind, model=d.model, memory_mb=d.memory_mb, cuda=d.cuda)
         for d in miner.devices.all()

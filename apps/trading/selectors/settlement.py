@@ -4,7 +4,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from uuid import UUID
 
-from aitbc.chain import merkle, networks
+from django.conf import settings
+
+from aitbc.chain import merkle
 from aitbc.core import db
 
 
@@ -36,7 +38,7 @@ def anchors(jobs: list[UUID]) -> dict[UUID, Anchor]:
             root="0x" + bytes(root).hex(),
             proof=["0x" + step.hex() for step in merkle.proof(leaves[batch], position)],
             tx_hash="0x" + bytes(tx_hash).hex(),
-            chain_id=networks.chain_id(),
+            chain_id=settings.CHAIN_ID,
             block=block,
         )
         for job, leaf, position, batch, root, tx_hash, block in found

@@ -6,7 +6,7 @@ import structlog
 from django.conf import settings
 from django.db import connection, transaction
 
-from aitbc.chain import reads
+from aitbc.chain import intents, reads
 from aitbc.chain.models import FinalEvent, NetworkStatus
 from aitbc.core import db
 from aitbc.core.errors import Unavailable
@@ -71,7 +71,7 @@ def _snapshot() -> Snapshot:
             block=status.final_height,
             block_hash=str(status.final_hash),
             liabilities=_liabilities(status.network),
-            pending=_pending(status, {*addresses, reads.settlement_address()}),
+            pending=_pending(status, {*addresses, intents.address_of("Settlement")}),
             addresses=addresses,
         )
 

@@ -9,7 +9,7 @@ import orjson
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from aitbc.chain import keystore, networks, signing
+from aitbc.chain import keystore, signing
 from aitbc.core.errors import DomainError
 from apps.gpu import statements, verification
 
@@ -65,4 +65,4 @@ def verify_file(raw: bytes, addresses: list[str]) -> verification.Verdict:
             return verification.refuse("not canonical JSON (RFC 8785): some byte was changed or added")
     except (orjson.JSONDecodeError, DomainError) as error:
         return verification.refuse(f"the file is not JSON: {error}")
-    return verification.verify(document, platform_addresses=addresses, chain_id=networks.chain_id())
+    return verification.verify(document, platform_addresses=addresses, chain_id=settings.CHAIN_ID)
