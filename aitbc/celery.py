@@ -21,6 +21,7 @@ app.conf.beat_schedule = {
     "gpu.sweep": {"task": "gpu.sweep", "schedule": 2.0},
     "gpu.dispatch": {"task": "gpu.dispatch", "schedule": 1.0},
     "trading.mature": {"task": "trading.mature", "schedule": 5.0},
+    "trading.run_streams": {"task": "trading.run_streams", "schedule": 2.0},
     "trading.settle": {"task": "trading.settle", "schedule": 5.0},
     "trading.settle_reserves": {"task": "trading.settle_reserves", "schedule": 15.0},
     "core.forget_old_keys": {"task": "core.forget_old_keys", "schedule": 3600.0},
