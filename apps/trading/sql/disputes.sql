@@ -1,6 +1,7 @@
 -- What the parties of a payment may do once its job is over, and what an operator decides between them.
 -- A refusal is an exception of class AI: its three digits are the HTTP status, its message is the stable
 -- code, its detail is for people, its hint the field that is wrong. It leaves nothing behind.
+-- Rows are found by an index, also by a session that planned while the tables were still empty.
 -- Lock order: the payment, then accounts by id in one call of the ledger.
 
 CREATE OR REPLACE FUNCTION trading_refuse(p_status int, p_code text, p_detail text, p_field text DEFAULT '') RETURNS void
@@ -48,7 +49,8 @@ CREATE OR REPLACE FUNCTION payment_document(p trading_payment) RETURNS text LANG
 $$;
 
 -- By its id or by its job, for a party of it.
-CREATE OR REPLACE FUNCTION payment_shown(p_user uuid, p_payment uuid, p_job uuid) RETURNS text LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION payment_shown(p_user uuid, p_payment uuid, p_job uuid) RETURNS text LANGUAGE plpgsql
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE p trading_payment;
 BEGIN
   IF p_payment IS NOT NULL THEN SELECT * INTO p FROM trading_payment WHERE id = p_payment;
@@ -79,7 +81,8 @@ END $$;
 
 -- The client is content: the dispute window ends now, and the earning is available.
 CREATE OR REPLACE FUNCTION payment_release(p_user uuid, p_payment uuid, p_job uuid, p_reason text, p_amount numeric) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE p trading_payment := payment_settled(p_user, p_payment, p_job);
 BEGIN
   IF p.client_id <> p_user THEN
@@ -97,7 +100,8 @@ END $$;
 
 -- Who paid asks for his money back, which opens a dispute; who earned it gives it back at once.
 CREATE OR REPLACE FUNCTION payment_refund(p_user uuid, p_payment uuid, p_job uuid, p_reason text, p_amount numeric) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE p trading_payment := payment_settled(p_user, p_payment, p_job); amount numeric;
 BEGIN
   IF p.client_id = p_user THEN RETURN payment_object(p, p_reason, p_amount); END IF;
@@ -109,7 +113,8 @@ END $$;
 
 -- The client's word within the window, for which he says why.
 CREATE OR REPLACE FUNCTION payment_dispute(p_user uuid, p_payment uuid, p_job uuid, p_reason text, p_amount numeric) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE p trading_payment := payment_settled(p_user, p_payment, p_job);
 BEGIN
   IF p.client_id <> p_user THEN
@@ -138,7 +143,8 @@ END $$;
 
 -- An operator decides: p_refund units return to the client, the provider keeps the rest, which matures now.
 CREATE OR REPLACE FUNCTION payment_resolve(p_operator uuid, p_payment uuid, p_refund numeric, p_note text) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE p trading_payment;
 BEGIN
   SELECT * INTO p FROM trading_payment WHERE id = p_payment FOR UPDATE;
@@ -194,4 +200,23 @@ CREATE OR REPLACE FUNCTION payment_announce(p_what text, p_payment uuid, p_more 
   SELECT trading_announce('trading.payment_' || p_what, 'payment:' || p.id, p_more || jsonb_build_object(
     'payment', p.id, 'job', p.job, 'client', p.client_id, 'provider', p.provider_id, 'state', p.state))
     FROM trading_payment p WHERE p.id = p_payment
+$$;
+
+-- What was returned of settled payments, by voluntary refunds and by disputes: for the audit.
+CREATE OR REPLACE FUNCTION audit_returns() RETURNS TABLE (job uuid, total numeric, fee numeric, disputed numeric) LANGUAGE sql STABLE AS $$
+  SELECT reference, sum(amount), coalesce(sum(amount) FILTER (WHERE kind IN ('job.returned_fee', 'job.disputed_fee')), 0),
+         coalesce(sum(amount) FILTER (WHERE kind IN ('job.disputed', 'job.disputed_fee')), 0)
+    FROM trading_transfer WHERE kind IN ('job.returned', 'job.returned_fee', 'job.disputed', 'job.disputed_fee') GROUP BY reference
+$$;
+
+-- An open dispute is that of a disputed payment, which does not mature; a resolved one returned exactly its refund.
+CREATE OR REPLACE FUNCTION audit_disputes() RETURNS SETOF text LANGUAGE sql STABLE AS $$
+  SELECT d.payment_id::text FROM trading_dispute d LEFT JOIN trading_payment p ON p.id = d.payment_id
+    LEFT JOIN audit_returns() r ON r.job = p.job
+   WHERE (p.state = 'disputed') IS DISTINCT FROM (d.resolved_at IS NULL)
+      OR (d.resolved_at IS NULL AND (p.matured_at IS NOT NULL OR p.matures_at IS NOT NULL OR d.total <> p.released + p.fee))
+      OR coalesce(r.disputed, 0) <> coalesce(d.refund, 0)
+  UNION ALL
+  SELECT p.id::text FROM trading_payment p LEFT JOIN audit_returns() r ON r.job = p.job
+   WHERE (p.state = 'disputed' OR r.disputed > 0) AND NOT EXISTS (SELECT FROM trading_dispute d WHERE d.payment_id = p.id)
 $$;

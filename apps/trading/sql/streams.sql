@@ -4,6 +4,7 @@
 -- `ends_at`; nothing accrues after it. At the deadline the funds are divided exactly, pro rata of what accrued, the units
 -- that remain to the largest fractions. The fee is ceil(all that a payee earned * bps / 10000), as transfers of their own.
 -- Money is spent in the order it was deposited: what a closed stream has left returns to the last depositor first.
+-- Rows are found by an index, also by a session that planned while the tables were still empty.
 -- Lock order: the stream, then accounts by id in one call of the ledger per transaction.
 
 CREATE OR REPLACE FUNCTION stream_funds(s trading_stream) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
@@ -129,7 +130,8 @@ END $$;
 CREATE OR REPLACE FUNCTION stream_open(
   p_id uuid, p_owner uuid, p_payees uuid[], p_rates numeric[], p_deposit numeric, p_warn int, p_topup numeric, p_cap numeric,
   p_asset text DEFAULT 'AIT'
-) RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+) RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE free int;
 BEGIN
   IF EXISTS (SELECT FROM unnest(p_payees) x WHERE x = p_owner OR NOT EXISTS (SELECT FROM accounts_user u WHERE u.id = x AND u.is_active)) THEN
@@ -144,9 +146,10 @@ BEGIN
     PERFORM trading_refuse(409, 'stream.exists', 'there is a stream with this id already', 'id');
   END IF;
   PERFORM pg_advisory_xact_lock(hashtextextended(p_owner::text, 12));   -- one at a time chooses an account
-  SELECT min(n) INTO free FROM generate_series(0, 999) n WHERE NOT EXISTS (
-    SELECT FROM trading_account a JOIN trading_stream s ON s.account_id = a.id AND s.state = 'open'
-     WHERE a.owner_id = p_owner AND a.asset_id = p_asset AND a.kind = 'escrow' AND a.chain = '' AND a.shard = n);
+  SELECT min(n) INTO free FROM (
+    SELECT n FROM generate_series(0, 999) n EXCEPT
+    SELECT a.shard FROM trading_account a JOIN trading_stream s ON s.account_id = a.id AND s.state = 'open'
+     WHERE a.owner_id = p_owner AND a.asset_id = p_asset AND a.kind = 'escrow' AND a.chain = '') x;
   IF free IS NULL THEN PERFORM trading_refuse(409, 'stream.too_many', 'you have a thousand open streams'); END IF;
   PERFORM ledger_account(x, p_asset, 'available') FROM unnest(p_payees) x ORDER BY x;
   INSERT INTO trading_stream (id, owner_id, asset, account_id, state, rate, fee_bps, deposited, paid, fees, returned, settled_at,
@@ -183,7 +186,8 @@ END $$;
 
 -- Anybody may pay for a stream that he knows of.
 CREATE OR REPLACE FUNCTION stream_deposit(p_user uuid, p_stream uuid, p_amount numeric) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE s trading_stream;
 BEGIN
   SELECT * INTO s FROM trading_stream WHERE id = p_stream FOR UPDATE;
@@ -195,7 +199,8 @@ END $$;
 
 -- Add a payee, change his rate, or stop paying him (rate 0); what accrued until now is paid at the old rates.
 CREATE OR REPLACE FUNCTION stream_set_rate(p_owner uuid, p_stream uuid, p_payee uuid, p_rate numeric) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE s trading_stream := stream_running(p_owner, p_stream);
 BEGIN
   IF (p_rate BETWEEN 0 AND 1e36 AND p_rate = trunc(p_rate)) IS NOT TRUE THEN
@@ -213,7 +218,8 @@ END $$;
 
 -- Pay what has accrued until now. One whose funds are spent is left to the timer, which may top it up before it ends it.
 CREATE OR REPLACE FUNCTION stream_settle(p_user uuid, p_stream uuid) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE s trading_stream; moment timestamptz;
 BEGIN
   PERFORM stream_shown(p_user, p_stream);
@@ -225,7 +231,8 @@ END $$;
 
 -- The end by its owner's word: what accrued is paid, the rest returns.
 CREATE OR REPLACE FUNCTION stream_close(p_owner uuid, p_stream uuid) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE s trading_stream := stream_running(p_owner, p_stream);
 BEGIN
   PERFORM stream_pay(s, clock_timestamp(), 'closed');
@@ -234,7 +241,8 @@ END $$;
 
 -- The timer: does what the most overdue stream needs and says what that was; NULL when none is due.
 -- A stream that cannot be handled waits a minute, is announced and does not keep the others from ending.
-CREATE OR REPLACE FUNCTION stream_next() RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+CREATE OR REPLACE FUNCTION stream_next() RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE s trading_stream; done text;
 BEGIN
   SELECT * INTO s FROM trading_stream WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED;
@@ -283,7 +291,8 @@ BEGIN
 END $$;
 
 -- A stream as its owner, its payees and its depositors see it, with what has accrued until now. p_user NULL: the platform.
-CREATE OR REPLACE FUNCTION stream_shown(p_user uuid, p_stream uuid) RETURNS text LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION stream_shown(p_user uuid, p_stream uuid) RETURNS text LANGUAGE plpgsql
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE s trading_stream;
 BEGIN
   SELECT * INTO s FROM trading_stream t WHERE t.id = p_stream AND (
@@ -314,7 +323,8 @@ CREATE OR REPLACE FUNCTION stream_document(s trading_stream) RETURNS json LANGUA
 $$;
 
 -- A page of the streams that somebody owns or is paid by, newest first; `next` is the last id when there are more.
-CREATE OR REPLACE FUNCTION streams_of(p_user uuid, p_before uuid, p_limit int) RETURNS text LANGUAGE sql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION streams_of(p_user uuid, p_before uuid, p_limit int) RETURNS text LANGUAGE sql VOLATILE
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
   WITH found AS (
     SELECT s.id, s, row_number() OVER (ORDER BY s.id DESC) AS nth FROM trading_stream s
      WHERE s.id IN (SELECT o.id FROM trading_stream o WHERE o.owner_id = p_user
@@ -324,4 +334,44 @@ CREATE OR REPLACE FUNCTION streams_of(p_user uuid, p_before uuid, p_limit int) R
   SELECT json_build_object(
     'items', coalesce((SELECT json_agg(stream_document(s) ORDER BY nth) FROM found WHERE nth <= p_limit), '[]'),
     'next', (SELECT id FROM found WHERE nth = p_limit AND EXISTS (SELECT FROM found WHERE nth > p_limit)))::text
+$$;
+
+-- For the audit: a stream's sums are those of its deposits and payees, and the fee is what was agreed of each payee's pay.
+CREATE OR REPLACE FUNCTION audit_streams() RETURNS SETOF text LANGUAGE sql STABLE AS $$
+  SELECT s.id::text FROM trading_stream s
+    LEFT JOIN (SELECT stream_id, sum(amount) AS amount, sum(returned) AS returned FROM trading_stream_deposit GROUP BY stream_id) d
+      ON d.stream_id = s.id
+    LEFT JOIN (SELECT stream_id, sum(rate) AS rate, sum(paid) AS paid, sum(fee) AS fee FROM trading_stream_payee GROUP BY stream_id) p
+      ON p.stream_id = s.id
+   WHERE (s.deposited, s.returned, s.rate, s.paid, s.fees) IS DISTINCT FROM (d.amount, d.returned, p.rate, p.paid, p.fee)
+      OR EXISTS (SELECT FROM trading_stream_payee x WHERE x.stream_id = s.id
+                    AND x.fee <> div((x.paid + x.fee) * s.fee_bps + 9999, 10000))
+$$;
+
+-- And what the ledger moved for it.
+CREATE OR REPLACE FUNCTION audit_stream_transfers() RETURNS SETOF text LANGUAGE sql STABLE AS $$
+  SELECT coalesce(s.id, t.reference)::text FROM trading_stream s FULL JOIN (
+    SELECT reference, coalesce(sum(amount) FILTER (WHERE kind = 'stream.deposit'), 0) AS deposited,
+           coalesce(sum(amount) FILTER (WHERE kind = 'stream.earning'), 0) AS paid,
+           coalesce(sum(amount) FILTER (WHERE kind = 'stream.fee'), 0) AS fees,
+           coalesce(sum(amount) FILTER (WHERE kind = 'stream.return'), 0) AS returned
+      FROM trading_transfer WHERE kind IN ('stream.deposit', 'stream.earning', 'stream.fee', 'stream.return') GROUP BY reference) t
+    ON t.reference = s.id
+   WHERE (s.deposited, s.paid, s.fees, s.returned) IS DISTINCT FROM (t.deposited, t.paid, t.fees, t.returned)
+$$;
+
+-- The deadline is the last deposit's funds by the rate; the carried fractions lie within the funds.
+CREATE OR REPLACE FUNCTION audit_stream_ends() RETURNS SETOF text LANGUAGE sql STABLE AS $$
+  SELECT s.id::text FROM trading_stream s JOIN LATERAL (
+    SELECT stream_funds(s) * 1000000 - sum(p.carry) AS micros FROM trading_stream_payee p WHERE p.stream_id = s.id) x ON true
+   WHERE s.state = 'open' AND (x.micros < 0 OR (s.rate > 0 AND
+     stream_micros(s.settled_at, s.ends_at) <> div(x.micros + s.rate - 1, s.rate)))
+$$;
+
+-- An escrow account holds the funds of its open stream, and without one nothing.
+CREATE OR REPLACE FUNCTION audit_escrow() RETURNS SETOF text LANGUAGE sql STABLE AS $$
+  SELECT coalesce(a.id, s.account_id)::text FROM (SELECT id, posted FROM trading_account WHERE kind = 'escrow') a
+    FULL JOIN (SELECT account_id, sum(stream_funds(x)) AS funds FROM trading_stream x WHERE state = 'open' GROUP BY account_id) s
+      ON s.account_id = a.id
+   WHERE coalesce(a.posted, 0) <> coalesce(s.funds, 0)
 $$;
