@@ -222,8 +222,8 @@ DEFECTS: dict[str, tuple[str, set[str]]] = {
         {"maturing_is_sum_of_unmatured_payments"},
     ),
     "a unit of a returned fee that was an earning": (
-        "UPDATE trading_payment SET fee = fee + 1, released = released - 1 WHERE state = 'partially_released' "
-        "AND held = 100 AND fee = 10",
+        "UPDATE trading_payment SET fee = fee + 1, released = released - 1 "
+        "WHERE state = 'partially_released' AND held = 100 AND fee = 10",
         {"payment_agrees_with_its_hold", "maturing_is_sum_of_unmatured_payments"},
     ),
     "a unit less refunded by a dispute": (
@@ -239,7 +239,8 @@ DEFECTS: dict[str, tuple[str, set[str]]] = {
         {"dispute_agrees_with_its_payment"},
     ),
     "a disputed payment that matures": (
-        "UPDATE trading_payment SET state = 'partially_released', matures_at = now() WHERE state = 'disputed'",
+        "UPDATE trading_payment SET state = 'partially_released', matures_at = now() "
+        "WHERE state = 'disputed'",
         {"dispute_agrees_with_its_payment"},
     ),
     "a disputed payment called matured": (
@@ -265,7 +266,8 @@ DEFECTS: dict[str, tuple[str, set[str]]] = {
         {"stream_adds_up", "stream_agrees_with_its_transfers"},
     ),
     "a unit more in a stream": (
-        f"UPDATE trading_stream_deposit SET amount = amount + 1 WHERE number = 1 AND stream_id = {OPEN_STREAM};"
+        "UPDATE trading_stream_deposit SET amount = amount + 1 "
+        f"WHERE number = 1 AND stream_id = {OPEN_STREAM};"
         f"UPDATE trading_stream SET deposited = deposited + 1 WHERE id = {OPEN_STREAM}",
         {
             "stream_agrees_with_its_transfers",

@@ -211,7 +211,8 @@ OWNERS_ATTEMPTS = {
         "payment_adds_up",
     ),
     "refund less than nothing": (
-        "UPDATE trading_payment SET state = 'released', released = held + 1, refunded = -1, matures_at = now()",
+        "UPDATE trading_payment SET state = 'released', released = held + 1, refunded = -1, "
+        "matures_at = now()",
         "payment_parts_not_negative",
     ),
 }
