@@ -6,10 +6,8 @@ from django.db import migrations
 
 
 def run_file(path: Path) -> migrations.RunSQL:
-    """A migration operation that (re)creates the functions of one file; removing them is the table's drop.
-
-    A file is always its newest state: where an early migration runs it, columns that later ones add are
-    not there yet, so PostgreSQL does not look into the bodies."""
+    """A migration operation that (re)creates the functions of one file; removing them is the table's drop."""
+    # A file is its newest state: an early migration runs it before the columns that later ones add.
     sql = f"SET LOCAL check_function_bodies = off;\n{path.read_text()}"
     return migrations.RunSQL(sql, reverse_sql=migrations.RunSQL.noop)
 

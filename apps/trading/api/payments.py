@@ -1,6 +1,5 @@
 """`/v1/payments`: the escrow of a job, for its client and its provider."""
 
-from typing import Literal
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
@@ -35,7 +34,7 @@ def get_job_payment(request: HttpRequest, job_id: UUID) -> HttpResponse:
 )
 @idempotent("payments.act")
 def act_on_payment(
-    request: HttpRequest, payment_id: UUID, action: Literal["release", "refund", "dispute"], body: PaymentIn
+    request: HttpRequest, payment_id: UUID, action: escrow.Action, body: PaymentIn
 ) -> tuple[int, str]:
     """Once the job is over. Its client releases the earning before the window ends, or disputes it within
     the window: nothing matures until an operator has decided. A refund is the client's claim, which opens

@@ -38,7 +38,7 @@ class EntryList(Schema):
 
 
 class PaymentIn(Strict):
-    """A dispute needs a reason. Without an amount, all of what the job cost is meant."""
+    """A dispute needs a reason. No amount means all that the job cost."""
 
     job_id: UUID
     reason: Text = ""
@@ -46,8 +46,6 @@ class PaymentIn(Strict):
 
 
 class DisputeOut(Schema):
-    """`refund`: what an operator decided that the client gets back, with the operator's `note`."""
-
     claimed: Money
     reason: str
     opened_at: datetime
@@ -184,32 +182,21 @@ class PayoutList(Schema):
     next: str | None
 
 
-class RateIn(Strict):
-    payee: UUID
-    rate: MoneyIn
-
-
 class Topup(Strict):
     amount: MoneyIn
     cap: MoneyIn
 
 
 class StreamIn(Strict):
-    """Rates are per second. `warn_seconds` before its end it is announced, and topped up until the cap."""
+    """Payees have rates per second. `warn_seconds` before its end it is announced, or topped up."""
 
-    payees: Annotated[list[RateIn], Field(min_length=1, max_length=100)]
+    payees: Annotated[dict[UUID, MoneyIn], Field(min_length=1, max_length=100)]
     deposit: MoneyIn
     warn_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = 3600
     topup: Topup | None = None
 
 
-class StreamDepositIn(Strict):
-    deposit: MoneyIn
-
-
 class StreamPayeeOut(Schema):
-    """`accrued` is owed and not paid yet; `paid` is what reached the payee, `fee` the platform's share."""
-
     payee: UUID
     rate: Money
     paid: Money
@@ -220,12 +207,10 @@ class StreamPayeeOut(Schema):
 class StreamDepositOut(Money):
     depositor: UUID
     returned: Money
-    automatic: bool
-    created_at: datetime
 
 
 class StreamOut(Schema):
-    """`funds` are what is left now; at this `rate` they end at `ends_at`."""
+    """`funds` are left now, less what `accrued` and is not paid yet; at this `rate` they end at `ends_at`."""
 
     id: UUID
     owner: UUID
@@ -233,9 +218,7 @@ class StreamOut(Schema):
     rate: Money
     funds: Money
     ends_at: datetime | None
-    seconds_left: float | None
     warn_seconds: int
-    warned_at: datetime | None
     topup: Topup | None
     payees: list[StreamPayeeOut]
     deposits: list[StreamDepositOut]

@@ -1,6 +1,5 @@
 """`/v1/streams`: prepaid money that runs to its payees by the second."""
 
-from typing import Literal
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
@@ -8,12 +7,12 @@ from ninja import Query, Router
 
 from aitbc.core.auth import ApiKey, caller
 from aitbc.core.idempotency import idempotent, json_response
-from aitbc.core.schema import errors
-from apps.trading.api.schemas import StreamDepositIn, StreamIn, StreamList, StreamOut
+from aitbc.core.schema import MoneyIn, errors
+from apps.trading.api.schemas import StreamIn, StreamList, StreamOut
 from apps.trading.services import streams
+from apps.trading.services.escrow import call
 
 router = Router(tags=["money"], auth=ApiKey("money:read"))
-Action = Literal["settle", "close"]
 WRITE, CHANGED = ApiKey("money:write"), {200: StreamOut} | errors(403, 404, 409)
 
 
@@ -23,7 +22,7 @@ def open_stream(request: HttpRequest, body: StreamIn) -> tuple[int, str]:
     """The deposit leaves your balance now; payees are paid out of it by the second until it is spent."""
     return 201, streams.open_stream(
         owner=caller(request).user_id,
-        payees=[(item.payee, item.rate.units) for item in body.payees],
+        payees={payee: rate.units for payee, rate in body.payees.items()},
         deposit=body.deposit.units,
         warn_seconds=body.warn_seconds,
         topup=body.topup.amount.units if body.topup else 0,
@@ -35,7 +34,7 @@ def open_stream(request: HttpRequest, body: StreamIn) -> tuple[int, str]:
 def list_streams(
     request: HttpRequest, cursor: UUID | None = None, limit: int = Query(50, ge=1, le=200)
 ) -> HttpResponse:
-    return json_response(streams.page(user=caller(request).user_id, before=cursor, limit=limit))
+    return json_response(call("streams_of", caller(request).user_id, cursor, limit))
 
 
 @router.get("/{uuid:stream_id}", response={200: StreamOut} | errors(403, 404), summary="A stream's forecast")
@@ -45,16 +44,14 @@ def get_stream(request: HttpRequest, stream_id: UUID) -> HttpResponse:
 
 @router.post("/{uuid:stream_id}/deposits", auth=WRITE, response=CHANGED, summary="Make a stream last longer")
 @idempotent("streams.deposit")
-def deposit(request: HttpRequest, stream_id: UUID, body: StreamDepositIn) -> tuple[int, str]:
+def deposit(request: HttpRequest, stream_id: UUID, body: MoneyIn) -> tuple[int, str]:
     """Anybody may pay. What is not spent in the end returns, to the last depositor first."""
     user = caller(request).user_id
-    return 200, streams.deposit(user=user, stream=stream_id, amount=body.deposit.units)
+    return 200, streams.deposit(user=user, stream=stream_id, amount=body.units)
 
 
 @router.post("/{uuid:stream_id}/{action}", auth=WRITE, response=CHANGED, summary="Settle or close a stream")
 @idempotent("streams.act")
-def act_on_stream(
-    request: HttpRequest, stream_id: UUID, action: Literal["settle", "close"]
-) -> tuple[int, str]:
+def act_on_stream(request: HttpRequest, stream_id: UUID, action: streams.Action) -> tuple[int, str]:
     """Pay what has accrued until now; the owner's close also returns the rest to the depositors."""
     return 200, streams.act(action, user=caller(request).user_id, stream=stream_id)

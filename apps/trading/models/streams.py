@@ -13,10 +13,9 @@ class Stream(models.Model):
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="streams")
     asset = models.CharField(max_length=12)
     state = models.CharField(max_length=6, choices={"open": "Open", "closed": "Closed", "ended": "Ended"})
-    rate, deposited, paid, fees, returned = (AmountField() for _ in range(5))
+    rate, deposited = AmountField(), AmountField()
     ends_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField()
-    closed_at = models.DateTimeField(null=True)
 
     class Meta:
         managed = False

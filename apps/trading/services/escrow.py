@@ -8,6 +8,7 @@ from django.db import DatabaseError, transaction
 from aitbc.core import db
 from aitbc.core.errors import Conflict, DomainError, Forbidden, Invalid, NotFound
 
+Action = Literal["release", "refund", "dispute"]
 _KINDS: Final[tuple[type[DomainError], ...]] = (Forbidden, NotFound, Conflict, Invalid)
 _REFUSALS: Final = {f"AI{kind.status}": kind for kind in _KINDS}
 
@@ -27,13 +28,7 @@ def call(function: str, *arguments: object) -> Any:
 
 
 def act(
-    action: Literal["release", "refund", "dispute"],
-    *,
-    user: UUID,
-    payment: UUID,
-    job: UUID,
-    reason: str,
-    amount: int | None = None,
+    action: Action, *, user: UUID, payment: UUID, job: UUID, reason: str, amount: int | None = None
 ) -> str:
     """The payment as JSON text after its client released or disputed it, or its provider gave `amount` of
     it back (smallest units; None: all). A client's refund is a dispute. Conflict "payment.not_final",

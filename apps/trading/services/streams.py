@@ -1,13 +1,11 @@
 """Prepaid streams: money that runs to its payees by the second, until the funds are spent.
 
-Amounts in smallest units, rates per second; documents are JSON text. `user=None` is the platform, which
-opens them for leases. Refusals: NotFound "stream.unknown", Forbidden "stream.owner_only", Invalid
-"stream.payee", "stream.rate", "stream.deposit", "stream.topup" and "stream.too_long", Conflict
-"stream.closed", "stream.ended", "stream.exists", "stream.too_many" and "payment.insufficient_funds".
+Amounts in smallest units, rates per second; documents are JSON text; `user=None` is the platform. Refusals
+are `trading_refuse` in `sql/streams.sql`: NotFound, Forbidden, Invalid and Conflict with their codes.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Literal
 from uuid import UUID
 
@@ -16,23 +14,23 @@ import structlog
 from aitbc.core.ids import uuid7
 from apps.trading.services.escrow import call
 
+Action = Literal["settle", "close"]
 log = structlog.get_logger(__name__)
 
 
 def open_stream(
     *,
     owner: UUID,
-    payees: Sequence[tuple[UUID, int]],
+    payees: Mapping[UUID, int],
     deposit: int,
     warn_seconds: int = 3600,
     topup: int = 0,
     topup_cap: int = 0,
     stream: UUID | None = None,
 ) -> str:
-    """Pay each (payee, rate) from now on. So long before the end it is announced, and whole `topup` are
-    taken from the owner's available balance, up to `topup_cap` in all (0: never)."""
-    whom, rates = [payee for payee, _ in payees], [rate for _, rate in payees]
-    terms = (whom, rates, deposit, warn_seconds, topup, topup_cap)
+    """Pay each of `payees` his rate from now on. So long before the end it is announced, and whole
+    `topup` are taken from the owner's available balance, up to `topup_cap` in all (0: never)."""
+    terms = (list(payees), list(payees.values()), deposit, warn_seconds, topup, topup_cap)
     return str(call("stream_open", stream or uuid7(), owner, *terms))
 
 
@@ -46,7 +44,7 @@ def set_rate(*, user: UUID | None, stream: UUID, payee: UUID, rate: int) -> str:
     return str(call("stream_set_rate", user, stream, payee, rate))
 
 
-def act(action: Literal["settle", "close"], *, user: UUID | None, stream: UUID) -> str:
+def act(action: Action, *, user: UUID | None, stream: UUID) -> str:
     """Pay what has accrued until now; closing, its owner also returns the rest."""
     return str(call(f"stream_{action}", user, stream))
 
@@ -54,11 +52,6 @@ def act(action: Literal["settle", "close"], *, user: UUID | None, stream: UUID) 
 def document(*, user: UUID | None, stream: UUID) -> str:
     """Funds, rate and end as of now, for its owner, its payees and its depositors."""
     return str(call("stream_shown", user, stream))
-
-
-def page(*, user: UUID, before: UUID | None, limit: int) -> str:
-    """Documents of those that the user owns or is paid by, newest first."""
-    return str(call("streams_of", user, before, limit))
 
 
 def run_due(limit: int = 1000) -> dict[str, int]:

@@ -48,14 +48,14 @@ CREATE OR REPLACE FUNCTION payment_document(p trading_payment) RETURNS text LANG
        FROM trading_dispute d WHERE d.payment_id = p.id))::text
 $$;
 
--- By its id or by its job, for a party of it.
+-- By its id or by its job, for a party of it. p_user NULL: the platform.
 CREATE OR REPLACE FUNCTION payment_shown(p_user uuid, p_payment uuid, p_job uuid) RETURNS text LANGUAGE plpgsql
   SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE p trading_payment;
 BEGIN
   IF p_payment IS NOT NULL THEN SELECT * INTO p FROM trading_payment WHERE id = p_payment;
   ELSE SELECT * INTO p FROM trading_payment WHERE job = p_job; END IF;
-  IF (p_user IN (p.client_id, p.provider_id)) IS NOT TRUE THEN
+  IF p.id IS NULL OR (p_user IS NOT NULL AND (p_user IN (p.client_id, p.provider_id)) IS NOT TRUE) THEN
     PERFORM trading_refuse(404, 'payment.unknown', 'you have no such payment');
   END IF;
   RETURN payment_document(p);

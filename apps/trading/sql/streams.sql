@@ -308,9 +308,7 @@ CREATE OR REPLACE FUNCTION stream_document(s trading_stream) RETURNS json LANGUA
   SELECT json_build_object(
     'id', s.id, 'owner', s.owner_id, 'state', s.state, 'rate', trading_money(s.rate, s.asset),
     'funds', trading_money(stream_funds(s) - coalesce((SELECT sum(gross) FROM owed), 0), s.asset),
-    'ends_at', s.ends_at, 'seconds_left', CASE WHEN s.state <> 'open' THEN 0 WHEN s.ends_at IS NOT NULL
-       THEN greatest(0, extract(epoch FROM s.ends_at - (SELECT moment FROM now)))::float8 END,
-    'warn_seconds', s.warn_seconds, 'warned_at', s.warned_at, 'created_at', s.created_at, 'closed_at', s.closed_at,
+    'ends_at', s.ends_at, 'warn_seconds', s.warn_seconds, 'created_at', s.created_at, 'closed_at', s.closed_at,
     'topup', CASE WHEN s.topup_amount > 0 THEN json_build_object('amount', trading_money(s.topup_amount, s.asset),
        'cap', trading_money(s.topup_cap, s.asset)) END,
     'payees', (SELECT json_agg(json_build_object('payee', p.payee_id, 'rate', trading_money(p.rate, s.asset),
@@ -318,7 +316,7 @@ CREATE OR REPLACE FUNCTION stream_document(s trading_stream) RETURNS json LANGUA
          'accrued', trading_money(coalesce(o.gross, 0), s.asset)) ORDER BY p.payee_id)
        FROM trading_stream_payee p LEFT JOIN owed o ON o.payee = p.payee_id WHERE p.stream_id = s.id),
     'deposits', (SELECT json_agg(trading_money(d.amount, s.asset)::jsonb || jsonb_build_object('depositor', d.depositor_id,
-         'returned', trading_money(d.returned, s.asset), 'automatic', d.automatic, 'created_at', d.created_at) ORDER BY d.number)
+         'returned', trading_money(d.returned, s.asset)) ORDER BY d.number)
        FROM trading_stream_deposit d WHERE d.stream_id = s.id))
 $$;
 

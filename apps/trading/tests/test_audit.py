@@ -62,7 +62,7 @@ def _fill_escrows(client, provider):
     escrow.resolve(operator=user("operator").pk, payment=payment, refund=50, note="half")
     made = [uuid7() for _ in range(2)]
     for stream in made:
-        streams.open_stream(owner=client, payees=[(provider, 1)], deposit=200, stream=stream)
+        streams.open_stream(owner=client, payees={provider: 1}, deposit=200, stream=stream)
         streams.deposit(user=client, stream=stream, amount=50)
     with connections["owner"].cursor() as cursor:
         back = [f"{name} = {name} - interval '100 seconds'" for name in ("settled_at", "ends_at", "due_at")]

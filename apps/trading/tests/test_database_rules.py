@@ -42,7 +42,7 @@ def _fill():
     provider = user("provider").pk
     assert db.value("SELECT payments_settle(%s, %s, %s, %s)", ([job], [provider], [10], [1])) == 1
     escrow.act("dispute", user=client, payment=paid, job=job, reason="wrong")
-    streams.open_stream(owner=client, payees=[(provider, 1)], deposit=10)
+    streams.open_stream(owner=client, payees={provider: 1}, deposit=10)
 
 
 def attempt(alias, sql):
