@@ -56,9 +56,14 @@ class Payments(RuleBasedStateMachine):
         self.available = [1000, 1000, 0, 0]
         self.maturing, self.fees, self.kept = [0, 0, 0, 0], 0, fees()
         self.paid: dict[object, Paid] = {}
-        for client, provider in ((0, 2), (1, 1), (0, 1)):
+        for client, provider in ((0, 2), (1, 1), (0, 1), (0, 2)):
             self.earn(client, provider)
-        self.object_to([*self.paid][-1])
+        *_, resolved, disputed = self.paid
+        for job in (resolved, disputed):
+            self.object_to(job)
+        payment = Payment.objects.get(job=resolved).pk
+        escrow.resolve(operator=self.people[3], payment=payment, refund=0, note="n")
+        self.paid[resolved].state, self.paid[resolved].window = "released", "over"
         _, (job,) = open_payments(self.people[0], [50])
         self.paid[job] = Paid(0, 50)
 
@@ -204,7 +209,7 @@ class Payments(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         refund=st.sampled_from([-1, 0, 1, 33, 100, 101]),
-        operator=st.sampled_from([3, 3, 3, 0, 1]),
+        operator=st.sampled_from([3, 3, 0, 1, 2]),
     )
     def resolve(self, data, refund, operator):
         disputed = [job for job, paid in self.paid.items() if paid.state == "disputed"]
@@ -304,17 +309,18 @@ CODES = {
 }
 
 
-def check(**profile):
+def check(kinds, **profile):
+    """At least so many of the codes were met."""
     Payments.seen.clear()
     run_state_machine_as_test(Payments, settings=settings(QUIET, **profile))
-    assert set(Payments.seen) >= CODES, CODES - set(Payments.seen)
+    assert len(CODES & set(Payments.seen)) >= kinds, CODES - set(Payments.seen)
 
 
 def test_payments_agree_with_the_oracle():
-    check(max_examples=25, stateful_step_count=40, phases=[Phase.generate])  # a failure ends it at once
+    check(9, max_examples=25, stateful_step_count=40, phases=[Phase.generate])  # a failure ends it at once
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_payments_agree_with_the_oracle_for_long():
-    check(max_examples=300, stateful_step_count=60, derandomize=False)
+    check(len(CODES), max_examples=300, stateful_step_count=60, derandomize=False)
