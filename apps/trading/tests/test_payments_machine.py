@@ -9,7 +9,7 @@ import pytest
 from django.db import connections
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from aitbc.core.errors import DomainError
 from aitbc.core.ids import uuid7
@@ -81,15 +81,27 @@ class Payments(RuleBasedStateMachine):
         escrow.act("dispute", user=self.people[paid.client], payment=payment, job=job, reason="because")
         paid.state, paid.window, paid.disputed = "disputed", "", True
 
+    @rule(data=st.data(), acts=st.integers(1, 6))
+    def go_on(self, data, acts):
+        """One rule, because the machine switches rules off by chance, and few of them decide little."""
+        steps = [
+            *[self.act] * 5,
+            *[self.resolve] * 2,
+            self.open,
+            self.end_again,
+            self.end_a_window,
+            self.mature,
+        ]
+        for _ in range(acts):
+            data.draw(st.sampled_from(steps), "step")(data)
+            self.everything_agrees()
+
     # -- the job's part ---------------------------------------------------------------------------
 
-    @rule(
-        data=st.data(),
-        client=st.integers(0, 1),
-        held=st.sampled_from([1, 60, 100, 100, 400]),
-        end=st.sampled_from(["none", "settle", "settle", "settle", "settle", "expire"]),
-    )
-    def open(self, data, client, held, end):
+    def open(self, data):
+        client = data.draw(st.integers(0, 1), "client")
+        held = data.draw(st.sampled_from([1, 60, 100, 100, 400]), "held")
+        end = data.draw(st.sampled_from(["none", "settle", "settle", "settle", "settle", "expire"]), "end")
         (code,), (job,) = open_payments(self.people[client], [held])
         free = self.available[client] - sum(
             p.held for p in self.paid.values() if p.client == client and p.state == "escrowed"
@@ -99,10 +111,9 @@ class Payments(RuleBasedStateMachine):
             self.paid[job] = Paid(client, held)
             {"none": lambda *_: None, "settle": self.settle, "expire": self.expire}[end](data, job)
 
-    @rule(data=st.data())
     def end_again(self, data):
-        if (job := self.draw_job(data)) is not None:
-            data.draw(st.sampled_from([self.settle, self.expire]), "end")(data, job)
+        job = self.draw_job(data)
+        data.draw(st.sampled_from([self.settle, self.expire]), "end")(data, job)
 
     def settle(self, data, job):
         paid = self.paid[job]
@@ -130,16 +141,14 @@ class Payments(RuleBasedStateMachine):
 
     # -- the parties' part -------------------------------------------------------------------------
 
-    @rule(
-        data=st.data(),
-        role=st.sampled_from(["client", "client", "client", "provider", "provider", "stranger"]),
-        action=st.sampled_from(["release", "refund", "refund", "dispute", "dispute"]),
-        amount=AMOUNTS,
-        wrong=st.sampled_from([False, False, False, False, True]),
-    )
-    def act(self, data, role, action, amount, wrong):
-        if (job := self.draw_job(data)) is None:
-            return
+    def act(self, data):
+        job = self.draw_job(data)
+        role = data.draw(
+            st.sampled_from(["client", "client", "client", "provider", "provider", "stranger"]), "role"
+        )
+        action = data.draw(st.sampled_from(["release", "refund", "refund", "dispute", "dispute"]), "action")
+        amount = data.draw(AMOUNTS, "amount")
+        wrong = data.draw(st.sampled_from([False, False, False, False, True]), "wrong")
         paid, payment = self.paid[job], Payment.objects.get(job=job).pk
         who = {"client": paid.client, "provider": paid.provider, "stranger": 3}[role]
         who = 3 if who is None else who
@@ -206,12 +215,9 @@ class Payments(RuleBasedStateMachine):
         needed = amount - floor(paid.fee * amount / paid.cost)
         return "ok" if needed <= free else "payment.insufficient_funds"
 
-    @rule(
-        data=st.data(),
-        refund=st.sampled_from([-1, 0, 1, 33, 100, 101]),
-        operator=st.sampled_from([3, 3, 0, 1, 2]),
-    )
-    def resolve(self, data, refund, operator):
+    def resolve(self, data):
+        refund = data.draw(st.sampled_from([-1, 0, 1, 33, 100, 101]), "refund")
+        operator = data.draw(st.sampled_from([3, 3, 0, 1, 2]), "operator")
         disputed = [job for job, paid in self.paid.items() if paid.state == "disputed"]
         job = data.draw(st.sampled_from([*disputed * 3, *[*self.paid][-6:]]), "job")
         paid, payment = self.paid[job], Payment.objects.get(job=job).pk
@@ -231,16 +237,14 @@ class Payments(RuleBasedStateMachine):
 
     # -- time's part ---------------------------------------------------------------------------------
 
-    @rule(data=st.data())
     def end_a_window(self, data):
         job = self.draw_job(data)
-        if job is not None and self.paid[job].window == "open":
+        if self.paid[job].window == "open":
             with connections["owner"].cursor() as cursor:
                 cursor.execute("UPDATE trading_payment SET matures_at = now() WHERE job = %s", [job])
             self.paid[job].window = "over"
 
-    @rule()
-    def mature(self):
+    def mature(self, data):
         due = [paid for paid in self.paid.values() if paid.window == "over"]
         assert mature() == len(due)
         for paid in due:
@@ -266,7 +270,7 @@ class Payments(RuleBasedStateMachine):
             paid.window = ""
 
     def draw_job(self, data):
-        return data.draw(st.sampled_from([*self.paid][-6:]), "job") if self.paid else None
+        return data.draw(st.sampled_from([*self.paid][-6:]), "job")
 
     def code_of(self, act):
         try:
@@ -277,10 +281,7 @@ class Payments(RuleBasedStateMachine):
         self.seen[code] += 1
         return code
 
-    @invariant()
     def everything_agrees(self):
-        if not hasattr(self, "paid"):
-            return
         stored = {
             p.job: (p.state, p.released, p.fee, p.refunded) for p in Payment.objects.filter(job__in=self.paid)
         }
@@ -317,10 +318,10 @@ def check(kinds, **profile):
 
 
 def test_payments_agree_with_the_oracle():
-    check(9, max_examples=25, stateful_step_count=40, phases=[Phase.generate])  # a failure ends it at once
+    check(9, max_examples=12, stateful_step_count=15, phases=[Phase.generate])  # a failure ends it at once
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_payments_agree_with_the_oracle_for_long():
-    check(len(CODES), max_examples=300, stateful_step_count=60, derandomize=False)
+    check(len(CODES), max_examples=300, stateful_step_count=20, derandomize=False)
