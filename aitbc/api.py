@@ -7,7 +7,7 @@ from aitbc.core.parser import OrjsonParser
 from aitbc.core.schema import MachineApi
 from apps.gpu.api import artifacts, evidence, jobs, miners, receipts
 from apps.marketplace.api import offers
-from apps.trading.api import accounts, deposits, payments, payouts, settlements, withdrawals
+from apps.trading.api import accounts, deposits, payments, payouts, settlements, streams, withdrawals
 
 api = MachineApi(
     title="AITBC: machine API",
@@ -28,6 +28,7 @@ for prefix, router in (
     ("", payments.router),
     ("", deposits.router),
     ("", settlements.router),
+    ("/streams", streams.router),
     ("/withdrawals", withdrawals.router),
     ("/payouts", payouts.router),
 ):

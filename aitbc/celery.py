@@ -24,6 +24,7 @@ app.conf.beat_schedule = {
     "trading.expire_holds": {"task": "trading.expire_holds", "schedule": 5.0},
     "trading.checkpoint": {"task": "trading.checkpoint", "schedule": 3600.0},
     "trading.audit": {"task": "trading.audit", "schedule": 60.0},
+    "trading.run_streams": {"task": "trading.run_streams", "schedule": 2.0},
     "trading.settle": {"task": "trading.settle", "schedule": 5.0},
     "trading.settle_reserves": {"task": "trading.settle_reserves", "schedule": 15.0},
     "core.forget_old_keys": {"task": "core.forget_old_keys", "schedule": 3600.0},

@@ -1,20 +1,33 @@
 """OpenAPI of both APIs: every operation also documents its errors as problem documents."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
 from ninja import NinjaAPI, Query, Schema
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
+
+from aitbc.core import money
 
 PROBLEM_JSON = "application/problem+json"
+Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]
+Amount = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,19})(\.[0-9]{1,18})?$", examples=["1.25"])]
 
 
 class Strict(Schema):
     """Input: a member we do not know is a mistake, not noise."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class MoneyIn(Strict):
+    amount: Amount
+    asset: Literal["AIT"] = "AIT"
+
+    @property
+    def units(self) -> int:
+        return money.units(self.amount, 18)
 
 
 def cursor_parameter() -> Any:

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from aitbc.core import db
 from aitbc.core.tasks import RETRY_UNAVAILABLE
-from apps.trading.services import audit, journal, reserves, schedule, withdrawals
+from apps.trading.services import audit, journal, reserves, schedule, streams, withdrawals
 
 
 @shared_task(name="trading.mature", **RETRY_UNAVAILABLE)
@@ -15,6 +15,12 @@ def mature(limit: int = 1000) -> int:
     """Earnings past their dispute window become available."""
     count: int = db.value("SELECT payments_mature(%s)", (limit,))
     return count
+
+
+@shared_task(name="trading.run_streams", **RETRY_UNAVAILABLE)
+def run_streams() -> dict[str, int]:
+    """Streams near their end are topped up or announced, and those at their end are ended."""
+    return streams.run_due()
 
 
 @shared_task(name="trading.settle", **RETRY_UNAVAILABLE)

@@ -35,7 +35,7 @@ from apps.trading.models import (
     ReserveCheck,
     Withdrawal,
 )
-from apps.trading.services import settlement
+from apps.trading.services import settlement, streams
 
 
 @dataclass
@@ -155,6 +155,8 @@ def _storage(alice: Person, jobs: list[UUID]) -> None:
 
 
 def _money(alice: Person, mike: Seller) -> None:
+    for rate in (1, 2):
+        streams.open_stream(owner=alice.id, payees={mike.id: rate}, deposit=1_000_000)
     for number, user in enumerate((alice.user, mike.user)):
         address = "0x" + f"{number + 1:02x}" * 20
         DepositAddress.objects.create(network="ait-devnet", user=user, address=address)

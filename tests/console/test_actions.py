@@ -8,10 +8,12 @@ from django.contrib.auth.models import Permission
 from django.urls import reverse
 
 from aitbc.accounts.models import ApiKey, User
+from aitbc.core import money
 from aitbc.core.models import DeadTask
 from apps.gpu.models import Job, Miner
 from apps.marketplace.models import Offer, OfferTransition
 from apps.trading.models import Payment
+from apps.trading.services import escrow
 
 pytestmark = pytest.mark.django_db(databases=["default", "chain"])
 
@@ -96,6 +98,40 @@ def test_a_miner_is_drained_suspended_and_resumed(console, scene):
         states.append(miner.state)
 
     assert states == ["draining", "suspended", "suspect"]
+
+
+def disputed(scene):
+    job = scene.completed[0]
+    payment = Payment.objects.get(job=job)
+    escrow.act("dispute", user=scene.alice.id, payment=payment.pk, job=job, reason="wrong output")
+    return payment
+
+
+def test_a_dispute_is_split_on_the_payments_page(console, scene, operator):
+    payment = disputed(scene)
+    page = console.get(url(Payment, "change", payment.pk)).content.decode()
+    assert url(Payment, "resolve_this", payment.pk) in page
+    assert "wrong output" in page
+    cost = money.show(payment.released + payment.fee, 18)
+
+    response = run_on_page(console, Payment, "resolve_this", payment.pk, refund=cost, note="it was")
+
+    assert (response.status_code, response["HX-Redirect"]) == (204, url(Payment, "change", payment.pk))
+    payment.refresh_from_db()
+    assert (payment.state, payment.refunded) == ("refunded", payment.held)
+    page = console.get(url(Payment, "change", payment.pk)).content.decode()
+    assert "it was" in page
+    assert url(Payment, "resolve_this", payment.pk) not in page
+
+
+@pytest.mark.parametrize("refund", ["1", "-1", "much"])
+def test_an_impossible_split_is_said_and_changes_nothing(refund, console, scene):
+    payment = disputed(scene)
+    run_on_page(console, Payment, "resolve_this", payment.pk, refund=refund, note="n")
+    (message,) = [str(message) for message in console.get(url(Payment, "changelist")).context["messages"]]
+    assert "(payment.amount)" in message or "(money.amount)" in message
+    payment.refresh_from_db()
+    assert payment.state == "disputed"
 
 
 def test_what_a_miner_cannot_become_is_said(console, scene):

@@ -26,6 +26,7 @@ from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT, MATMUL_OUTPUT, job_body
 from apps.gpu.models import Challenge, Device, Miner, QueuedJob
 from apps.gpu.services import challenges
+from apps.trading.services import streams
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::schemathesis.errors.SchemathesisWarning")
@@ -52,6 +53,7 @@ class World:
     def __init__(self) -> None:
         self.miner = cast.seller("walter", concurrency=1000, kinds=("bench.matmul", "text.embed"))
         cast.fund(self.miner.id, 1000 * AIT)
+        self.payee = cast.person("payee").id
         self.credentials: dict[str, Any] = {"headers": {"Authorization": f"Bearer {self.miner.token}"}}
         self.ids: dict[str, list[str]] = {"challenge_id": self._challenges()}
         self.tokens: dict[str, str] = {}
@@ -72,6 +74,8 @@ class World:
         assert len(leases) == 2
         assert self.miner.deliver(leases[0], MATMUL_OUTPUT).status_code == 200
         self.tokens |= {lease["id"]: lease["lease_token"] for lease in leases}
+        terms = {"owner": self.miner.id, "payees": {self.payee: 10**12}, "deposit": AIT // 1000}
+        self.ids["stream_id"] = [orjson.loads(streams.open_stream(**terms))["id"] for _ in range(2)]
         self.ids["payment_id"] = [job["payment"]["id"] for job in submitted]
         self.ids["job_id"] = [lease["id"] for lease in leases] + [job["id"] for job in submitted]
         return self.ids["job_id"]

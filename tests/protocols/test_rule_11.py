@@ -2,11 +2,12 @@
 
 import pytest
 
+from aitbc.accounts import parameters
 from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT, MATMUL_OUTPUT
 from apps.gpu.models import Job, Miner
 from apps.gpu.services import sweeps
-from apps.gpu.tests.steps import lease_of, pass_time, read, refused, start, submit
+from apps.gpu.tests.steps import fail, lease_of, pass_time, read, refused, start, submit
 from apps.trading.models import Payment
 from apps.trading.services.audit import audit
 
@@ -56,6 +57,35 @@ def test_a_job_that_runs_to_its_limit_costs_no_more_than_its_escrow(db, price, m
     assert audit() == []
 
 
+def test_the_fee_of_the_lease_holds_whatever_is_governed_later(alice, mike):
+    lease = lease_of(alice, mike)
+    parameters.change(name="fee_bps", value=2000, by=None)
+    start(mike, lease)
+    pass_time(lease["id"], 4)
+    assert mike.deliver(lease, MATMUL_OUTPUT, claimed_ms=4000).status_code == 200
+    assert (Payment.objects.get().released, Payment.objects.get().fee) == (39 * 10**14, 10**14)
+
+    lease = lease_of(alice, mike)
+    parameters.change(name="fee_bps", value=0, by=None)
+    start(mike, lease)
+    pass_time(lease["id"], 4)
+    assert alice.post(f"/v1/jobs/{lease['id']}/cancel").status_code == 200
+    payment = Payment.objects.get(job=lease["id"])
+    assert payment.fee == -(-(payment.released + payment.fee) * 2000 // 10_000) > 0
+
+
+def test_the_fee_of_a_failure_is_that_of_its_lease(alice, mike, nora):
+    job = submit(alice)
+    for miner, bps in ((mike, 0), (nora, 2000)):
+        (lease,) = miner.poll()
+        parameters.change(name="fee_bps", value=bps, by=None)
+        start(miner, lease)
+        pass_time(job["id"], 3)
+        assert fail(miner, lease, "runtime.memory").status_code == 200
+    payment = Payment.objects.get()
+    assert (payment.state, payment.provider_id, payment.fee) == ("partially_released", nora.id, 0)
+
+
 def test_the_limit_is_enforced_as_a_kill(alice, mike):
     lease = lease_of(alice, mike, max_price={"amount": "0.002"})
     start(mike, lease)
@@ -84,3 +114,12 @@ def test_a_sweep_resolves_the_hold_of_a_final_job(alice):
 
     assert sweeps.sweep()["holds"] == 1
     assert Payment.objects.get().state == "refunded"
+
+
+def test_and_says_of_one_that_expired_what_it_is(alice):
+    jobs = [submit(alice)["id"] for _ in range(2)]
+    for job, state in zip(jobs, ("expired", "failed"), strict=True):
+        Job.objects.filter(pk=job).update(state=state, finished_at="2026-01-01T00:00:00Z")
+
+    assert sweeps.sweep()["holds"] == 2
+    assert [Payment.objects.get(job=job).state for job in jobs] == ["expired", "refunded"]

@@ -1,6 +1,7 @@
 """Rule 14: an earning matures; until its dispute window has passed it cannot be spent."""
 
 from datetime import timedelta
+from time import sleep
 
 from django.db import connections
 
@@ -10,6 +11,7 @@ from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT, MATMUL_OUTPUT, job_body
 from apps.gpu.tests.steps import lease_of, pass_time, refused, start
 from apps.trading.models import Account, Payment
+from apps.trading.services import escrow
 from apps.trading.services.audit import audit
 
 
@@ -56,6 +58,25 @@ def test_it_becomes_available_after_the_window_and_once(committed_db):
     assert db.value("SELECT payments_mature(100)") == 0
 
     assert (balance(mike, "maturing"), balance(mike, "available")) == (0, 39 * 10**14)
+    assert audit() == []
+
+
+def test_a_dispute_stops_maturing_until_it_is_decided(alice, mike):
+    parameters.change(name="maturing_seconds", value=1, by=None)
+    earn(alice, mike)
+    payment = Payment.objects.get()
+    body = {"job_id": payment.job, "reason": "wrong product"}
+    assert alice.post(f"/v1/payments/{payment.pk}/dispute", body).status_code == 200
+    sleep(1.05)
+    assert db.value("SELECT payments_mature(100)") == 0
+    assert (balance(mike, "maturing"), balance(mike, "available")) == (39 * 10**14, 0)
+
+    operator = cast.person("olga", "operator").id
+    escrow.resolve(operator=operator, payment=payment.pk, refund=10**15, note="a quarter was wrong")
+
+    assert db.value("SELECT payments_mature(100)") == 1
+    assert balance(mike, "available") == 3 * 10**15 - 75 * 10**12
+    assert balance(alice, "available") == AIT - 3 * 10**15
     assert audit() == []
 
 

@@ -5,20 +5,19 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('core', '0002_functions'),
+        ("core", "0002_functions"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='outboxevent',
-            name='created_at',
+            model_name="outboxevent",
+            name="created_at",
             field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
         ),
         migrations.AlterField(
-            model_name='outboxevent',
-            name='next_attempt_at',
+            model_name="outboxevent",
+            name="next_attempt_at",
             field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
         ),
     ]

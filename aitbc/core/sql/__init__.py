@@ -6,13 +6,10 @@ from django.db import migrations
 
 
 def run_file(path: Path) -> migrations.RunSQL:
-    """A migration operation that (re)creates the functions of one file; removing them is the table's drop.
-
-    An early migration runs the file as it is today, so bodies may name columns that later ones add.
-    """
-    return migrations.RunSQL(
-        f"SET LOCAL check_function_bodies = off; {path.read_text()}", reverse_sql=migrations.RunSQL.noop
-    )
+    """A migration operation that (re)creates the functions of one file; removing them is the table's drop."""
+    # A file is its newest state: an early migration runs it before the columns that later ones add.
+    sql = f"SET LOCAL check_function_bodies = off;\n{path.read_text()}"
+    return migrations.RunSQL(sql, reverse_sql=migrations.RunSQL.noop)
 
 
 def restrict(table: str, rights: str) -> migrations.RunSQL:

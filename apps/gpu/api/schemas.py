@@ -7,23 +7,16 @@ from uuid import UUID
 from ninja import Schema
 from pydantic import AwareDatetime, Field
 
-from aitbc.core.schema import Money, Problem, Strict
+from aitbc.core.schema import Money, MoneyIn, Problem, Strict, Text
 from apps.gpu.joblog import REPORT_LINES
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
-Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]
 Kind = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z][a-z0-9_.]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Amount = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,19})(\.[0-9]{1,18})?$", examples=["1.25"])]
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
 Hash = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
 Signature = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{130}$")]
 State = Literal["queued", "leased", "running", "completed", "failed", "canceled", "expired"]
-
-
-class MoneyIn(Strict):
-    amount: Amount
-    asset: Literal["AIT"] = "AIT"
 
 
 class Constraints(Strict):

@@ -5,15 +5,14 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('gpu', '0005_job_log'),
+        ("gpu", "0005_job_log"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='nonce',
-            name='created_at',
+            model_name="nonce",
+            name="created_at",
             field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
         ),
     ]

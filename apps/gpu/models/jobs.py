@@ -80,6 +80,7 @@ class Job(models.Model):
     )
     lease_token = models.UUIDField(null=True)
     unit_price = AmountField(null=True, help_text="Agreed at the lease, smallest units per device second.")
+    fee_bps = models.SmallIntegerField(null=True, help_text="The platform's share, agreed at the lease.")
     max_ms = models.BigIntegerField(null=True, help_text="What the escrow can pay for; enforced as a kill.")
     leased_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)

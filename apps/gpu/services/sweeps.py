@@ -108,8 +108,9 @@ def settle_final() -> int:
     """Return what is still held for a job that is over: the state machine alone resolves holds."""
     count: int = db.value(
         """SELECT coalesce(payments_settle(
-             array_agg(x.job), array_agg(NULL::uuid), array_agg(0::numeric), array_agg(0::numeric)), 0)
-             FROM (SELECT p.job FROM trading_payment p JOIN gpu_job j ON j.id = p.job
+             array_agg(x.job), array_agg(NULL::uuid), array_agg(0::numeric), array_agg(0::numeric),
+             array_agg(x.state = 'expired')), 0)
+             FROM (SELECT p.job, j.state FROM trading_payment p JOIN gpu_job j ON j.id = p.job
                     WHERE p.state = 'escrowed' AND j.state IN ('failed', 'canceled', 'expired')
                     LIMIT %s) x""",
         (BATCH,),

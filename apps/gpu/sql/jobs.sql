@@ -182,7 +182,7 @@ BEGIN
   lease := parameter_value('lease_seconds') * interval '1 second';
   WITH leased AS (
     UPDATE gpu_job j SET state = 'leased', miner_id = m.id, attempts = j.attempts + 1, lease_token = gen_random_uuid(),
-           unit_price = least(m.price, coalesce(j.listed_price, m.price)),
+           unit_price = least(m.price, coalesce(j.listed_price, m.price)), fee_bps = parameter_value('fee_bps'),
            max_ms = least(div(j.max_price * 1000, least(m.price, coalesce(j.listed_price, m.price))), parameter_value('max_job_seconds') * 1000),
            leased_at = moment, started_at = NULL, progress = NULL, lease_expires_at = moment + lease
      WHERE j.id = ANY (picked) AND j.state = 'queued' RETURNING j.*)      -- not one that was canceled meanwhile
@@ -203,7 +203,7 @@ RETURNS TABLE (
          j.input_artifact, j.unit_price, j.max_price, j.max_ms,
          (extract(epoch FROM coalesce(j.started_at, CASE WHEN cardinality(j.artifacts) = 0 THEN j.leased_at END)) * 1000)::bigint,
          (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
-         parameter_value('fee_bps'), r.digest, m.owner_id
+         coalesce(j.fee_bps, parameter_value('fee_bps')), r.digest, m.owner_id
     FROM gpu_miner m JOIN gpu_job j ON j.id = ANY (p_jobs) AND j.miner_id = m.id
     LEFT JOIN gpu_job_result r ON r.job_id = j.id
    WHERE m.key_id = p_key
@@ -288,14 +288,14 @@ END $$;
 
 CREATE OR REPLACE FUNCTION gpu_fail(p_job uuid, p_code text, p_message text, p_ms bigint, p_earned numeric)
 RETURNS void LANGUAGE plpgsql AS $$
-DECLARE total numeric; fee numeric; provider uuid; price numeric;
+DECLARE total numeric; fee numeric; provider uuid; price numeric; bps bigint;
 BEGIN
   UPDATE gpu_job SET state = 'failed', finished_at = clock_timestamp(), lease_expires_at = NULL,
          units_ms = CASE WHEN p_earned > 0 THEN p_ms ELSE 0 END, error_code = p_code, error_message = left(p_message, 2000)
-   WHERE id = p_job RETURNING max_price INTO price;
+   WHERE id = p_job RETURNING max_price, coalesce(fee_bps, parameter_value('fee_bps')) INTO price, bps;
   DELETE FROM gpu_job_queue WHERE job_id = p_job;
   total := least(p_earned, price);
-  fee := gpu_ceil_div(total * parameter_value('fee_bps'), 10000);
+  fee := gpu_ceil_div(total * bps, 10000);
   SELECT m.owner_id INTO provider FROM gpu_job j JOIN gpu_miner m ON m.id = j.miner_id WHERE j.id = p_job;
   PERFORM payments_settle(ARRAY[p_job], ARRAY[provider], ARRAY[total], ARRAY[fee]);
 END $$;
@@ -316,7 +316,8 @@ BEGIN
   -- A claim that holds the queue row waits for this job's lock: let it find the job canceled, never wait for it.
   DELETE FROM gpu_job_queue WHERE job_id IN (SELECT job_id FROM gpu_job_queue WHERE job_id = p_job FOR UPDATE SKIP LOCKED);
   UPDATE gpu_job SET state = 'canceled', finished_at = clock_timestamp(), units_ms = ms, lease_expires_at = NULL WHERE id = p_job;
-  PERFORM payments_settle(ARRAY[p_job], ARRAY[provider], ARRAY[total], ARRAY[gpu_ceil_div(total * parameter_value('fee_bps'), 10000)]);
+  PERFORM payments_settle(ARRAY[p_job], ARRAY[provider], ARRAY[total],
+                          ARRAY[gpu_ceil_div(total * coalesce(j.fee_bps, parameter_value('fee_bps')), 10000)]);
   RETURN QUERY SELECT 'ok', gpu_job_document(x, p)::text FROM gpu_job x JOIN trading_payment p ON p.job = x.id WHERE x.id = p_job;
 END $$;
 
@@ -335,7 +336,7 @@ BEGIN
     IF j.code IS NULL THEN
       UPDATE gpu_job SET state = 'expired', finished_at = clock_timestamp(), units_ms = 0,
              error_code = 'job.expired', error_message = 'no miner took the job within its time in the queue' WHERE id = j.id;
-      PERFORM payments_settle(ARRAY[j.id], ARRAY[NULL::uuid], ARRAY[0::numeric], ARRAY[0::numeric]);
+      PERFORM payments_settle(ARRAY[j.id], ARRAY[NULL::uuid], ARRAY[0::numeric], ARRAY[0::numeric], ARRAY[true]);
     ELSE
       PERFORM gpu_fail(j.id, j.code, j.message, 0, 0);
     END IF;

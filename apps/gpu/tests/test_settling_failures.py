@@ -38,10 +38,10 @@ def maturing(person) -> int:
     return 0 if account is None else account.posted
 
 
-def assert_refunded(job):
+def assert_refunded(job, state="refunded"):
     payment = payment_of(job)
     assert (payment.state, payment.refunded, payment.released, payment.fee) == (
-        "refunded",
+        state,
         payment.held,
         0,
         0,
@@ -258,7 +258,7 @@ def test_a_job_that_nobody_took_expires_and_is_refunded(alice):
     shown = read(alice.get(f"/v1/jobs/{job['id']}"))
     assert (shown["state"], shown["error"]["code"]) == ("expired", "job.expired")
     assert shown["finished_at"] is not None
-    assert_refunded(job)
+    assert_refunded(job, state="expired")
     assert payment_of(other).state == "escrowed"
 
 

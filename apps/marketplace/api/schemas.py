@@ -6,8 +6,8 @@ from uuid import UUID
 from ninja import Schema
 from pydantic import AwareDatetime, Field
 
-from aitbc.core.schema import Money
-from apps.gpu.api.schemas import Amount, Kind, MoneyIn, Name, Strict
+from aitbc.core.schema import Amount, Money, MoneyIn
+from apps.gpu.api.schemas import Kind, Name, Strict
 
 State = Literal["listed", "paused", "suspended", "delisted"]
 Region = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00]*$")]

@@ -1,1 +1,1 @@
-from apps.trading.admin import chain, ledger, payments, settlement  # noqa: F401 - registers their pages
+from apps.trading.admin import chain, ledger, payments, settlement, streams  # noqa: F401 - registers their pages

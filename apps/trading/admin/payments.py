@@ -1,16 +1,43 @@
-"""The escrow of each job."""
+"""The escrow of each job, and the operator's decision of a dispute about it."""
 
+from django import forms
 from django.contrib import admin
+from orjson import loads
 from unfold.decorators import display
+from unfold.forms import BaseDialogForm
+from unfold.widgets import UnfoldAdminTextInputWidget
 
-from aitbc.core import show
+from aitbc.core import money, show
 from aitbc.core.columns import column, link
-from aitbc.core.pages import ReadOnlyAdmin, once
+from aitbc.core.pages import Operation, ReadOnlyAdmin, once
 from apps.trading.admin import amounts
 from apps.trading.admin.amounts import amount
 from apps.trading.models import Payment, Transfer
+from apps.trading.services.escrow import call, resolve
 
 _STATES = {"escrowed": "warning", "released": "success", "partially released": "success", "refunded": "info"}
+_STATES |= {"expired": "info", "disputed": "danger"}
+
+
+class SplitForm(BaseDialogForm):
+    refund = forms.CharField(label="AIT back to the client", widget=UnfoldAdminTextInputWidget)
+    note = forms.CharField(label="Why, for both", max_length=2000, widget=UnfoldAdminTextInputWidget)
+
+
+RESOLVE = Operation(
+    name="resolve",
+    label="Resolve the dispute",
+    icon="gavel",
+    question="Split this payment?",
+    effect="The client gets this back, the fee's share in it; the provider keeps the rest.",
+    done="Disputes resolved",
+    service=lambda payment, by, fields: resolve(
+        operator=by.pk, payment=payment.pk, refund=money.units(fields["refund"], 18), note=fields["note"]
+    ),
+    is_apt=lambda payment: payment.state == Payment.State.DISPUTED,
+    form=SplitForm,
+    on_list=False,
+)
 
 
 @admin.register(Payment)
@@ -25,8 +52,9 @@ class PaymentAdmin(ReadOnlyAdmin):
     search_fields = ("id", "job", "client__email", "provider__email")
     search_help_text = "Payment, job, or the e-mail of a party"
     ordering = ("-id",)
+    operations = (RESOLVE,)
     sections = {
-        None: (("status", "job_shown"), ("client_shown", "provider_shown"), ("id", "hold")),
+        None: (("status", "job_shown"), ("client_shown", "provider_shown"), ("id", "hold"), "shown"),
         "Amounts": (("held_amount", "released_amount"), ("fee_amount", "refunded_amount")),
         "Transfers": ("transfers",),
         "Times": (("created_at", "resolved_at"), ("matures_at", "matured_at")),
@@ -35,6 +63,7 @@ class PaymentAdmin(ReadOnlyAdmin):
     status = column(
         "State", lambda payment: show.state(payment.state.replace("_", " "), _STATES), ordering="state"
     )
+    shown = once(column("For both", lambda p: show.document(loads(call("payment_shown", None, p.pk, None)))))
     job_shown = link("Job", "gpu_job", "job")
     client_shown = column("Client", "client", show.to, ordering="client")
     provider_shown = column("Provider", "provider", show.to, ordering="provider")

@@ -1,12 +1,13 @@
 """Shapes of the /v1 contract for money."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from ninja import Schema
+from pydantic import Field
 
-from aitbc.core.schema import Money, Strict
+from aitbc.core.schema import Money, MoneyIn, Strict, Text
 
 
 class BalanceOut(Schema):
@@ -36,6 +37,23 @@ class EntryList(Schema):
     next: str | None
 
 
+class PaymentIn(Strict):
+    """A dispute needs a reason. No amount means all that the job cost."""
+
+    job_id: UUID
+    reason: Text = ""
+    amount: MoneyIn | None = None
+
+
+class DisputeOut(Schema):
+    claimed: Money
+    reason: str
+    opened_at: datetime
+    refund: Money | None
+    note: str | None
+    resolved_at: datetime | None
+
+
 class PaymentOut(Schema):
     id: UUID
     job: UUID
@@ -47,6 +65,8 @@ class PaymentOut(Schema):
     created_at: datetime
     resolved_at: datetime | None
     matures_at: datetime | None
+    matured_at: datetime | None
+    dispute: DisputeOut | None
 
 
 class DepositAddressOut(Schema):
@@ -160,3 +180,52 @@ class PayoutOut(Money):
 class PayoutList(Schema):
     items: list[PayoutOut]
     next: str | None
+
+
+class Topup(Strict):
+    amount: MoneyIn
+    cap: MoneyIn
+
+
+class StreamIn(Strict):
+    """Payees have rates per second. `warn_seconds` before its end it is announced, or topped up."""
+
+    payees: Annotated[dict[UUID, MoneyIn], Field(min_length=1, max_length=100)]
+    deposit: MoneyIn
+    warn_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = 3600
+    topup: Topup | None = None
+
+
+class StreamPayeeOut(Schema):
+    payee: UUID
+    rate: Money
+    paid: Money
+    fee: Money
+    accrued: Money
+
+
+class StreamDepositOut(Money):
+    depositor: UUID
+    returned: Money
+
+
+class StreamOut(Schema):
+    """`funds` are left now, less what `accrued` and is not paid yet; at this `rate` they end at `ends_at`."""
+
+    id: UUID
+    owner: UUID
+    state: Literal["open", "closed", "ended"]
+    rate: Money
+    funds: Money
+    ends_at: datetime | None
+    warn_seconds: int
+    topup: Topup | None
+    payees: list[StreamPayeeOut]
+    deposits: list[StreamDepositOut]
+    created_at: datetime
+    closed_at: datetime | None
+
+
+class StreamList(Schema):
+    items: list[StreamOut]
+    next: UUID | None

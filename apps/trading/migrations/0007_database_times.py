@@ -5,15 +5,14 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('trading', '0006_checkpoints'),
+        ("trading", "0006_checkpoints"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='payoutbatch',
-            name='created_at',
+            model_name="payoutbatch",
+            name="created_at",
             field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
         ),
     ]

@@ -4,6 +4,7 @@ from apps.trading.models.ledger import Account, Asset, Entry, HoldTimer, Transfe
 from apps.trading.models.payments import Payment
 from apps.trading.models.payouts import PayoutBatch, PayoutLeaf, PayoutTarget, ReserveCheck
 from apps.trading.models.settlement import ReceiptLeaf, SettlementBatch
+from apps.trading.models.streams import Stream
 from apps.trading.models.withdrawals import Withdrawal
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ReceiptLeaf",
     "ReserveCheck",
     "SettlementBatch",
+    "Stream",
     "Transfer",
     "Withdrawal",
 ]

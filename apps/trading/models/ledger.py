@@ -32,6 +32,7 @@ class Account(models.Model):
     class Kind(models.TextChoices):
         AVAILABLE = "available", "Available"
         MATURING = "maturing", "Maturing: earned, in the dispute window"
+        ESCROW = "escrow", "Escrow: funds of a stream"
         FEES = "fees", "Platform fees"
         TREASURY = "treasury", "Treasury"
         EXTERNAL = "external", "External: mirror of the reserves on a chain"

@@ -1,4 +1,4 @@
-"""The payment of a job: an escrow with a life of its own."""
+"""The payment of a job: an escrow with a life of its own. `sql/escrow.sql` has more of its constraints."""
 
 from django.conf import settings
 from django.db import models
@@ -15,6 +15,8 @@ class Payment(models.Model):
         RELEASED = "released", "Released: all of it was earned"
         PARTIALLY_RELEASED = "partially_released", "Released in part, the rest refunded"
         REFUNDED = "refunded", "Refunded"
+        EXPIRED = "expired", "Refunded: nobody took the job in time"
+        DISPUTED = "disputed", "Disputed: an operator decides"
 
     id = models.UUIDField(primary_key=True)
     job = models.UUIDField(unique=True)

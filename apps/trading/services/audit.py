@@ -70,10 +70,16 @@ RULES: dict[str, str] = {
         SELECT p.id::text FROM trading_payment p LEFT JOIN trading_transfer h ON h.id = p.id
         LEFT JOIN (SELECT hold, sum(amount) AS total, sum(amount) FILTER (WHERE kind = 'job.fee') AS fee
                    FROM trading_transfer WHERE hold IS NOT NULL AND state = 'posted' GROUP BY hold) x
-          ON x.hold = p.id
+          ON x.hold = p.id LEFT JOIN audit_returns() r ON r.job = p.job
         WHERE h.id IS NULL OR h.amount <> p.held OR h.reference IS DISTINCT FROM p.job
            OR (p.state = 'escrowed') <> (h.state = 'pending')
-           OR coalesce(x.total, 0) <> p.released + p.fee OR coalesce(x.fee, 0) <> p.fee""",
+           OR coalesce(x.total, 0) - coalesce(r.total, 0) <> p.released + p.fee
+           OR coalesce(x.fee, 0) - coalesce(r.fee, 0) <> p.fee""",
+    "dispute_agrees_with_its_payment": "SELECT * FROM audit_disputes()",
+    "stream_adds_up": "SELECT * FROM audit_streams()",
+    "stream_agrees_with_its_transfers": "SELECT * FROM audit_stream_transfers()",
+    "stream_ends_when_its_funds_do": "SELECT * FROM audit_stream_ends()",
+    "escrow_is_sum_of_open_streams": "SELECT * FROM audit_escrow()",
     "job_hold_has_its_payment": """
         SELECT h.id::text FROM trading_transfer h LEFT JOIN trading_payment p ON p.id = h.id
         WHERE h.kind = 'job.hold' AND p.id IS NULL""",

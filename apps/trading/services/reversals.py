@@ -12,7 +12,7 @@ from apps.trading.services import ledger
 
 _NAMESPACE: Final = UUID("7d0a3a5e-9d4b-5a52-8a0e-4f0c3c1b6a11")
 # Booked by state machines of their own, which have ways back; a reversal behind their back would break them.
-MANAGED: Final = ("job.", "earning.", "withdrawal.", "payout.", "stream.", "claim.")
+MANAGED: Final = ("job.", "earning.", "withdrawal", "payout.", "stream.")
 
 
 def reversal(transfer_id: UUID) -> ledger.Item:

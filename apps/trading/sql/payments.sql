@@ -26,9 +26,10 @@ BEGIN
 END $$;
 
 -- Resolve the escrow of final jobs: `total` is earned by the provider (fee inside it), the rest returns.
+-- p_expired[i]: the job's time in the queue ended, so that a payment that returns whole is called expired.
 -- A payment that is resolved already is left as it is. Returns how many were resolved.
 CREATE OR REPLACE FUNCTION payments_settle(
-  p_jobs uuid[], p_providers uuid[], p_totals numeric[], p_fees numeric[]
+  p_jobs uuid[], p_providers uuid[], p_totals numeric[], p_fees numeric[], p_expired boolean[] DEFAULT NULL
 ) RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
   SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
@@ -46,12 +47,13 @@ BEGIN
   END IF;
   WITH done AS (
     UPDATE trading_payment y SET
-      state = CASE WHEN x.total = 0 THEN 'refunded' WHEN x.total = y.held THEN 'released' ELSE 'partially_released' END,
+      state = CASE WHEN x.total = 0 THEN CASE WHEN x.expired THEN 'expired' ELSE 'refunded' END
+                   WHEN x.total = y.held THEN 'released' ELSE 'partially_released' END,
       provider_id = CASE WHEN x.total > 0 THEN x.provider END,
       released = x.total - x.fee, fee = x.fee, refunded = y.held - x.total, resolved_at = moment,
       matures_at = CASE WHEN x.total > x.fee
                         THEN moment + (SELECT value FROM accounts_parameter WHERE name = 'maturing_seconds') * interval '1 second' END
-      FROM unnest(p_jobs, p_providers, p_totals, p_fees) AS x(job, provider, total, fee)
+      FROM unnest(p_jobs, p_providers, p_totals, p_fees, p_expired) AS x(job, provider, total, fee, expired)
      WHERE y.job = x.job AND y.state = 'escrowed' AND trading_splits(y.id, y.held, x.total, x.fee, x.provider)
     RETURNING y.id, y.job, y.asset, x.provider, x.total, x.fee),
   ordered AS (SELECT d.*, row_number() OVER (ORDER BY d.asset, d.provider, d.id) AS nth FROM done d),
@@ -92,23 +94,31 @@ END $$;
 CREATE OR REPLACE FUNCTION payments_mature(p_limit int) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
   SET plan_cache_mode = force_generic_plan AS $$
-DECLARE due uuid[]; codes text[]; bad text;
+DECLARE due uuid[];
 BEGIN
   SELECT array_agg(id) INTO due FROM (
     SELECT id FROM trading_payment WHERE matured_at IS NULL AND matures_at <= clock_timestamp()
      ORDER BY matures_at LIMIT p_limit FOR UPDATE SKIP LOCKED) x;
   IF due IS NULL THEN RETURN 0; END IF;
+  PERFORM payments_move_matured(due);
+  RETURN array_length(due, 1);
+END $$;
+
+-- The same for payments that the caller has locked and knows to be maturing.
+CREATE OR REPLACE FUNCTION payments_move_matured(p_due uuid[]) RETURNS void LANGUAGE plpgsql
+  SET plan_cache_mode = force_generic_plan AS $$
+DECLARE codes text[]; bad text;
+BEGIN
   SELECT ledger_apply(array_agg(uuidv7()), array_agg('transfer'::text), array_agg(s.source), array_agg(s.target),
                       array_agg(s.amount), array_agg(NULL::uuid), array_agg('earning.matured'::text), array_agg(NULL::uuid))
     INTO codes
     FROM (SELECT ledger_account(g.provider_id, g.asset, 'maturing') AS source,
                  ledger_account(g.provider_id, g.asset, 'available') AS target, g.amount
             FROM (SELECT provider_id, asset, sum(released) AS amount FROM trading_payment
-                   WHERE id = ANY (due) GROUP BY asset, provider_id ORDER BY asset, provider_id) g) s;
+                   WHERE id = ANY (p_due) GROUP BY asset, provider_id ORDER BY asset, provider_id) g) s;
   SELECT x INTO bad FROM unnest(codes) x WHERE x <> 'ok' LIMIT 1;
   IF bad IS NOT NULL THEN
     RAISE EXCEPTION 'the ledger refused to mature earnings: %', bad USING ERRCODE = 'integrity_constraint_violation';
   END IF;
-  UPDATE trading_payment SET matured_at = clock_timestamp() WHERE id = ANY (due);
-  RETURN array_length(due, 1);
+  UPDATE trading_payment SET matured_at = clock_timestamp() WHERE id = ANY (p_due);
 END $$;

@@ -11,7 +11,10 @@ from aitbc.core.ids import uuid7
 from apps.trading.services import journal, ledger
 from apps.trading.services.ledger import Item
 
-TABLES = ("trading_account", "trading_transfer", "trading_entry", "trading_payment")
+TABLES = (
+    *("trading_account", "trading_transfer", "trading_entry", "trading_payment", "trading_dispute"),
+    *("trading_stream", "trading_stream_deposit", "trading_stream_payee"),
+)
 
 
 def user(name: str) -> User:

@@ -13,7 +13,7 @@ from aitbc.core import db
 from aitbc.core.ids import uuid7
 from aitbc.core.management.commands.migrate import seed
 from aitbc.core.testing.plugin import empty_tables
-from apps.trading.services import journal, ledger
+from apps.trading.services import escrow, journal, ledger, streams
 from apps.trading.services.audit import RULES, Finding, audit, size
 from apps.trading.tests.books import account, books, hold, opened, post, sealed, transfer, user, void
 
@@ -48,7 +48,7 @@ def _fill():
     ledger.apply_all([transfer(alice, bob, 10), post(first, bob, 3), void(second)])
     opened(alice, 7)
     client, provider = user("client").pk, user("provider").pk
-    account(500, owner=client)
+    account(1500, owner=client)
     jobs = [uuid7() for _ in range(4)]
     opening = "SELECT payments_open(%s, %s, %s, %s, 'AIT')"
     codes = db.value(opening, ([uuid7() for _ in jobs], jobs, [client] * 4, [100] * 4))
@@ -57,6 +57,30 @@ def _fill():
     settling = "SELECT payments_settle(%s::uuid[], %s::uuid[], %s::numeric[], %s::numeric[])"
     assert db.value(settling, (jobs[:3], [provider] * 3, [100, 40, 0], [3, 1, 0])) == 3
     assert sealed() == 3
+    _fill_escrows(client, provider)
+    assert sealed() == 4
+
+
+def _fill_escrows(client, provider):
+    """A dispute that is open and one that is resolved, a stream that runs and one that was closed."""
+    jobs = [uuid7() for _ in range(2)]
+    opening = "SELECT payments_open(%s, %s, %s, %s, 'AIT')"
+    db.value(opening, ([uuid7() for _ in jobs], jobs, [client] * 2, [90, 100]))
+    settling = "SELECT payments_settle(%s::uuid[], %s::uuid[], %s::numeric[], %s::numeric[])"
+    db.value(settling, (jobs, [provider] * 2, [60, 100], [20, 20]))
+    for job in jobs:
+        payment = db.value("SELECT id FROM trading_payment WHERE job = %s", (job,))
+        escrow.act("dispute", user=client, payment=payment, job=job, reason="wrong")
+    escrow.resolve(operator=user("operator").pk, payment=payment, refund=50, note="half")
+    made = [uuid7() for _ in range(2)]
+    for stream in made:
+        streams.open_stream(owner=client, payees={provider: 1}, deposit=200, stream=stream)
+        streams.deposit(user=client, stream=stream, amount=50)
+    with connections["owner"].cursor() as cursor:
+        back = [f"{name} = {name} - interval '100 seconds'" for name in ("settled_at", "ends_at", "due_at")]
+        cursor.execute(f"UPDATE trading_stream SET {', '.join(back)}")
+    streams.act("settle", user=None, stream=made[0])
+    streams.act("close", user=None, stream=made[1])
 
 
 def broken(since=None):
@@ -73,6 +97,7 @@ A_LEG = f"id = (SELECT max(id) FROM trading_entry WHERE transfer_id = {A_TRANSFE
 ALICE = "(SELECT debit_id FROM trading_transfer WHERE kind = 'test.hold' LIMIT 1)"
 POSTED_HOLD = "(SELECT hold FROM trading_transfer WHERE kind = 'test.post')"
 VOIDED_HOLD = "(SELECT hold FROM trading_transfer WHERE kind = 'test.void')"
+OPEN_STREAM = "(SELECT id FROM trading_stream WHERE state = 'open')"
 OPEN_HOLD = "(SELECT id FROM trading_transfer WHERE kind = 'test.hold' AND state = 'pending')"
 
 # What is planted, and every rule that must see it.
@@ -226,6 +251,78 @@ DEFECTS: dict[str, tuple[str, set[str]]] = {
         "WHERE account_id = (SELECT debit_id FROM trading_transfer WHERE kind = 'test.late')",
         {"checkpoint_is_fold_of_entries"},
     ),
+    "a unit of a returned fee that was an earning": (
+        "UPDATE trading_payment SET fee = fee + 1, released = released - 1 "
+        "WHERE state = 'partially_released' AND held = 100 AND fee = 10",
+        {"payment_agrees_with_its_hold", "maturing_is_sum_of_unmatured_payments"},
+    ),
+    "a unit less refunded by a dispute": (
+        "UPDATE trading_dispute SET refund = refund - 1 WHERE refund IS NOT NULL",
+        {"dispute_agrees_with_its_payment"},
+    ),
+    "a dispute that is gone": (
+        "DELETE FROM trading_dispute WHERE refund IS NULL",
+        {"dispute_agrees_with_its_payment"},
+    ),
+    "a dispute about a unit more": (
+        "UPDATE trading_dispute SET total = total + 1 WHERE refund IS NULL",
+        {"dispute_agrees_with_its_payment"},
+    ),
+    "a disputed payment that matures": (
+        "UPDATE trading_payment SET state = 'partially_released', matures_at = now() "
+        "WHERE state = 'disputed'",
+        {"dispute_agrees_with_its_payment"},
+    ),
+    "a disputed payment called matured": (
+        "ALTER TABLE trading_payment DROP CONSTRAINT payment_state_fits;"
+        "UPDATE trading_payment SET matured_at = now() WHERE state = 'disputed'",
+        {"dispute_agrees_with_its_payment", "maturing_is_sum_of_unmatured_payments"},
+    ),
+    "a unit more deposited": (
+        "UPDATE trading_stream_deposit SET amount = amount + 1 WHERE number = 1 AND returned = 0",
+        {"stream_adds_up"},
+    ),
+    "a unit more returned": (
+        "UPDATE trading_stream_deposit SET returned = returned - 1 WHERE returned > 0",
+        {"stream_adds_up"},
+    ),
+    "a unit more paid to a payee": (
+        f"UPDATE trading_stream_payee SET paid = paid + 1 WHERE stream_id = {OPEN_STREAM}",
+        {"stream_adds_up"},
+    ),
+    "a unit of a stream's fee called an earning": (
+        f"UPDATE trading_stream_payee SET paid = paid + 1, fee = fee - 1 WHERE stream_id = {OPEN_STREAM};"
+        f"UPDATE trading_stream SET paid = paid + 1, fees = fees - 1 WHERE id = {OPEN_STREAM}",
+        {"stream_adds_up", "stream_agrees_with_its_transfers"},
+    ),
+    "a unit more in a stream": (
+        "UPDATE trading_stream_deposit SET amount = amount + 1 "
+        f"WHERE number = 1 AND stream_id = {OPEN_STREAM};"
+        f"UPDATE trading_stream SET deposited = deposited + 1 WHERE id = {OPEN_STREAM}",
+        {
+            "stream_agrees_with_its_transfers",
+            "stream_ends_when_its_funds_do",
+            "escrow_is_sum_of_open_streams",
+        },
+    ),
+    "a rate a unit higher": (
+        f"UPDATE trading_stream SET rate = rate + 1 WHERE id = {OPEN_STREAM}",
+        {"stream_adds_up", "stream_ends_when_its_funds_do"},
+    ),
+    "a microsecond more": (
+        f"UPDATE trading_stream SET ends_at = ends_at + interval '1 us' WHERE id = {OPEN_STREAM}",
+        {"stream_ends_when_its_funds_do"},
+    ),
+    "a unit moved between two streams": (
+        "UPDATE trading_account SET posted = posted + CASE kind WHEN 'escrow' THEN 1 ELSE -1 END WHERE id IN "
+        "((SELECT min(id) FROM trading_account WHERE kind = 'escrow'), "
+        "(SELECT min(id) FROM trading_account WHERE kind = 'external'))",
+        {"balance_is_fold_of_entries", "escrow_is_sum_of_open_streams"},
+    ),
+    "a stream's transfer of another stream": (
+        "UPDATE trading_transfer SET reference = gen_random_uuid() WHERE kind = 'stream.return'",
+        {"stream_agrees_with_its_transfers"},
+    ),
     "a sealed row's time": (
         f"UPDATE trading_transfer SET created_at = created_at + interval '1 us' WHERE id = {A_TRANSFER}",
         {"journal_chain_verifies"},
@@ -306,7 +403,7 @@ def test_a_newer_checkpoint_is_checked_on_the_older_one(planted):
     since = first_checkpoint()
     planted("SELECT ledger_checkpoint()")
     assert broken() == broken(since) == set()
-    planted(f"UPDATE trading_balance SET posted = posted + 1 WHERE block_id = 3 AND account_id = {ALICE}")
+    planted(f"UPDATE trading_balance SET posted = posted + 1 WHERE block_id > 1 AND account_id = {ALICE}")
     assert broken() == broken(since) == {"checkpoint_is_fold_of_entries"}
 
 

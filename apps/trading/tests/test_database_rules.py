@@ -7,11 +7,11 @@ from aitbc.core import db
 from aitbc.core.ids import uuid7
 from aitbc.core.management.commands.migrate import seed
 from aitbc.core.testing.plugin import empty_tables
-from apps.trading.services import ledger
+from apps.trading.services import escrow, ledger, streams
 from apps.trading.services.audit import audit
-from apps.trading.tests.books import account, balance, books, opened, post, transfer, user, void
+from apps.trading.tests.books import TABLES, account, balance, books, opened, post, transfer, user, void
 
-MONEY = ("trading_account", "trading_transfer", "trading_entry", "trading_payment")
+MONEY = TABLES
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,7 +37,12 @@ def _fill():
     client = user("client").pk
     account(50, owner=client)
     opening = "SELECT payments_open(%s, %s, %s, %s, 'AIT')"
-    assert db.value(opening, ([uuid7()], [uuid7()], [client], [20])) == ["ok"]
+    paid, job = uuid7(), uuid7()
+    assert db.value(opening, ([uuid7(), paid], [uuid7(), job], [client] * 2, [20, 10])) == ["ok"] * 2
+    provider = user("provider").pk
+    assert db.value("SELECT payments_settle(%s, %s, %s, %s)", ([job], [provider], [10], [1])) == 1
+    escrow.act("dispute", user=client, payment=paid, job=job, reason="wrong")
+    streams.open_stream(owner=client, payees={provider: 1}, deposit=10)
 
 
 def attempt(alias, sql):
@@ -54,7 +59,7 @@ def refused(alias, sql, *, by, error=DatabaseError):
 
 
 FORBIDDEN = {
-    "update": "UPDATE {table} SET id = id",
+    "update": "UPDATE {table} SET {key} = {key}",
     "delete": "DELETE FROM {table}",
     "insert": "INSERT INTO {table} SELECT * FROM {table}",
     "truncate": "TRUNCATE {table} CASCADE",
@@ -66,12 +71,17 @@ FORBIDDEN = {
     "drop": "DROP TABLE {table}",
     "take over": "ALTER TABLE {table} OWNER TO CURRENT_USER",
 }
+KEYS = {
+    "trading_dispute": "payment_id",
+    "trading_stream_deposit": "stream_id",
+    "trading_stream_payee": "stream_id",
+}
 
 
 @pytest.mark.parametrize("table", MONEY)
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_the_application_cannot(what, table):
-    sql = FORBIDDEN[what].format(table=table)
+    sql = FORBIDDEN[what].format(table=table, key=KEYS.get(table, "id"))
     refused("default", sql, by="permission denied|must be owner", error=ProgrammingError)
 
 
@@ -142,6 +152,8 @@ def test_functions_are_for_the_application_only_and_the_powerful_ones_have_a_fix
     assert powerful == {
         *("ledger_account", "ledger_apply", "payments_open", "payments_settle", "payments_mature"),
         *("journal_seal", "ledger_expire", "ledger_checkpoint"),
+        *(f"payment_{what}" for what in ("release", "refund", "dispute", "resolve")),
+        *(f"stream_{what}" for what in ("open", "deposit", "set_rate", "settle", "close", "next")),
     }
     for name, definer, config, public, app, owned_by_app in found:
         assert (public, app, owned_by_app) == (False, True, False), name
@@ -199,7 +211,8 @@ OWNERS_ATTEMPTS = {
         "payment_adds_up",
     ),
     "refund less than nothing": (
-        "UPDATE trading_payment SET state = 'released', released = held + 1, refunded = -1",
+        "UPDATE trading_payment SET state = 'released', released = held + 1, refunded = -1, "
+        "matures_at = now()",
         "payment_parts_not_negative",
     ),
 }

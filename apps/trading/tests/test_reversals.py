@@ -64,7 +64,7 @@ def test_money_that_was_spent_does_not_come_back(moved):
 
 def test_only_a_posted_transfer_that_no_state_machine_keeps_is_reversed(moved):
     alice, bob, done = moved
-    held, gone, kept = opened(alice, 1), void(opened(alice, 1)), transfer(alice, bob, 1, kind="job.earning")
+    held, gone, kept = opened(alice, 1), void(opened(alice, 1)), transfer(alice, bob, 1, kind="withdrawal")
     paid = post(opened(alice, 1), bob, 1)
     ledger.apply_all([gone, kept, paid])
     undone = reverse(done, reason="test")
