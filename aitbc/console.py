@@ -39,7 +39,11 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ),
     ("Chain", ("chain",), ("networkstatus", "intent", "finalevent", "deployment")),
     ("People", ("accounts", "auth"), ("user", "apikey", "parameter", "group")),
-    ("Platform", ("core", "django_celery_beat"), ("outboxevent", "deadtask", "platformtick", "periodictask")),
+    (
+        "Platform",
+        ("core", "webhooks", "django_celery_beat"),
+        ("outboxevent", "deadtask", "platformtick", "periodictask"),
+    ),
 )
 _IDS = (Job, Payment, Transfer, Miner, Offer, SettlementBatch)
 

@@ -1,0 +1,52 @@
+"""What users do with their endpoints (the tables' work is in webhooks.sql), and their secrets.
+
+A secret is derived from a nonce and the platform's own key, shown when it is made and kept nowhere.
+"""
+
+import base64
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import orjson
+from django.conf import settings
+from django.utils.crypto import salted_hmac
+
+from aitbc.core import db
+from aitbc.core.errors import Forbidden, Invalid, NotFound
+from aitbc.core.principal import Principal
+from aitbc.webhooks.events import CATALOGUE
+
+
+@lru_cache(10_000)
+def keys(endpoint: UUID, nonce: bytes) -> tuple[bytes, ...]:
+    """What signs; more than one key only while the platform's own is being replaced."""
+    salt, value = "aitbc.webhooks", endpoint.bytes + nonce
+    masters = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+    return tuple(salted_hmac(salt, value, secret=one, algorithm="sha256").digest() for one in masters)
+
+
+def with_secret(answer: str) -> str:
+    """The answer as its caller gets it: stored ones hold the nonce where the secret belongs."""
+    found = orjson.loads(answer)
+    key = keys(UUID(found["id"]), bytes.fromhex(found["secret"]))[0]
+    return orjson.dumps(found | {"secret": "whsec_" + base64.b64encode(key).decode()}).decode()
+
+
+def ask(function: str, *params: Any) -> str:
+    """The JSON of one of webhooks.sql's functions for a caller."""
+    marks = ", ".join(["%s"] * len(params))
+    answer: str | None = db.value(f"SELECT webhooks_{function}({marks})::text", params)
+    if answer is None:
+        raise NotFound("webhook.unknown", "you have no such webhook or delivery")
+    return answer
+
+
+def require_events(caller: Principal, events: list[str]) -> None:
+    """Who has events sent somewhere must be allowed to read what they tell of."""
+    if unknown := sorted(set(events) - CATALOGUE.keys()):
+        error = {"loc": ["body", "events"], "msg": f"known events: {', '.join(CATALOGUE)}"}
+        raise Invalid("webhook.events", f"unknown events: {', '.join(unknown)}", errors=[error])
+    for scope in sorted({CATALOGUE[event] for event in events or CATALOGUE}):
+        if not caller.has(scope):
+            raise Forbidden("auth.scope", f"for these events a key needs {scope}", scope=scope)
