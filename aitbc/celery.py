@@ -24,7 +24,6 @@ app.conf.beat_schedule = {
     "trading.settle": {"task": "trading.settle", "schedule": 5.0},
     "trading.settle_reserves": {"task": "trading.settle_reserves", "schedule": 15.0},
     "core.forget_old_keys": {"task": "core.forget_old_keys", "schedule": 3600.0},
-    "webhooks.forget": {"task": "webhooks.forget", "schedule": 3600.0},
 }
 
 

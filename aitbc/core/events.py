@@ -1,7 +1,4 @@
-"""Receivers of domain events. A receiver runs at least once per event, in the relay's transaction.
-
-Who subscribes to the port `events:<name>` instead takes all events of a relay's batch in one call.
-"""
+"""Receivers of domain events. A receiver runs at least once per event, in the relay's transaction."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +32,3 @@ def receiver(name: str) -> Callable[[Receiver], Receiver]:
 
 def receivers(name: str) -> list[Receiver]:
     return ports.subscribers(f"event:{name}")
-
-
-def set_receivers(name: str) -> list[Callable[[list[Event]], None]]:
-    return ports.subscribers(f"events:{name}")

@@ -5,15 +5,13 @@ the row, so their database effects happen once. One relay works on a partition a
 advisory lock that dies with its connection. A dead event halts its own aggregate only.
 """
 
-from collections import defaultdict
-from itertools import groupby
 from typing import Any
 
 import structlog
 from django.db import transaction
 
-from aitbc.core import db
-from aitbc.core.events import Event, receivers, set_receivers
+from aitbc.core import db, ports
+from aitbc.core.events import Event, receivers
 from aitbc.core.ids import uuid7
 from aitbc.core.models import OutboxEvent
 
@@ -40,7 +38,8 @@ def _relay_partition(partition: int, limit: int) -> int:
     with transaction.atomic():
         if not db.value("SELECT pg_try_advisory_xact_lock(7001, %s)", (partition,)):
             return 0
-        return _deliver_batch(_due(partition, limit))
+        taken: int = sum(take(partition, limit) for take in ports.subscribers("outbox.take"))
+        return taken + _deliver_batch(_due(partition, limit))
 
 
 def _due(partition: int, limit: int) -> list[OutboxEvent]:
@@ -58,39 +57,28 @@ def _due(partition: int, limit: int) -> list[OutboxEvent]:
 
 
 def _deliver_batch(due: list[OutboxEvent]) -> int:
-    """Neighbours that only sets of receivers hear are delivered at once; if that fails, one by one."""
     halted: set[str] = set()
     delivered = 0
-    for together, run in groupby(due, lambda record: bool(set_receivers(record.event))):
-        records = [record for record in run if record.aggregate not in halted]
-        if together and len(records) > 1 and _deliver(records):
-            delivered += len(records)
+    for record in due:
+        if record.aggregate in halted:
             continue
-        for record in records:
-            if record.aggregate not in halted and _deliver([record]):
-                delivered += 1
-            else:
-                halted.add(record.aggregate)
+        if _deliver(record):
+            delivered += 1
+        else:
+            halted.add(record.aggregate)
     return delivered
 
 
-def _deliver(records: list[OutboxEvent]) -> bool:
-    sets: dict[Any, list[Event]] = defaultdict(list)
+def _deliver(record: OutboxEvent) -> bool:
+    event = Event(record.event_id, record.event, record.aggregate, record.id, record.payload)
     try:
         with transaction.atomic():
-            for record in records:
-                event = Event(record.event_id, record.event, record.aggregate, record.id, record.payload)
-                for receive in receivers(record.event):
-                    receive(event)
-                for receive_all in set_receivers(record.event):
-                    sets[receive_all].append(event)
-            for receive_all, events in sets.items():
-                receive_all(events)
-            OutboxEvent.objects.filter(pk__in=[record.id for record in records]).delete()
+            for receive in receivers(record.event):
+                receive(event)
+            record.delete()
     except Exception as error:  # whatever a receiver's fault is, it may halt its own aggregate only
-        log.exception("not delivered", event_name=records[0].event, aggregate=records[0].aggregate)
-        if len(records) == 1:
-            _postpone(records[0], repr(error))
+        log.exception("event was not delivered", event_name=record.event, aggregate=record.aggregate)
+        _postpone(record, repr(error))
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""What users do with their endpoints (the tables' work is in webhooks.sql), and their secrets.
+"""Users' endpoints: the work on the tables is in webhooks.sql; here are the secrets and who may hear what.
 
 A secret is derived from a nonce and the platform's own key, shown when it is made and kept nowhere.
 """
@@ -10,10 +10,12 @@ from uuid import UUID
 
 import orjson
 from django.conf import settings
+from django.http import HttpRequest
 from django.utils.crypto import salted_hmac
 
 from aitbc.core import db
-from aitbc.core.errors import Forbidden, Invalid, NotFound
+from aitbc.core.auth import caller
+from aitbc.core.errors import Conflict, Forbidden, Invalid, NotFound
 from aitbc.core.principal import Principal
 from aitbc.webhooks.events import CATALOGUE
 
@@ -33,20 +35,23 @@ def with_secret(answer: str) -> str:
     return orjson.dumps(found | {"secret": "whsec_" + base64.b64encode(key).decode()}).decode()
 
 
-def ask(function: str, *params: Any) -> str:
-    """The JSON of one of webhooks.sql's functions for a caller."""
-    marks = ", ".join(["%s"] * len(params))
-    answer: str | None = db.value(f"SELECT webhooks_{function}({marks})::text", params)
+def ask(function: str, request: HttpRequest, *params: Any) -> str:
+    """The JSON that webhooks.sql answers the caller."""
+    values = (caller(request).user_id, *params)
+    marks = ", ".join(["%s"] * len(values))
+    answer: str | None = db.value(f"SELECT webhooks_{function}({marks})::text", values)
+    if answer is None and function == "create":
+        raise Conflict("webhook.too_many", "a user has at most 20 webhooks")
     if answer is None:
         raise NotFound("webhook.unknown", "you have no such webhook or delivery")
     return answer
 
 
-def require_events(caller: Principal, events: list[str]) -> None:
+def require_events(who: Principal, events: list[str]) -> None:
     """Who has events sent somewhere must be allowed to read what they tell of."""
     if unknown := sorted(set(events) - CATALOGUE.keys()):
         error = {"loc": ["body", "events"], "msg": f"known events: {', '.join(CATALOGUE)}"}
         raise Invalid("webhook.events", f"unknown events: {', '.join(unknown)}", errors=[error])
     for scope in sorted({CATALOGUE[event] for event in events or CATALOGUE}):
-        if not caller.has(scope):
+        if not who.has(scope):
             raise Forbidden("auth.scope", f"for these events a key needs {scope}", scope=scope)

@@ -4,21 +4,21 @@ A name may resolve to another address each time it is asked: what was checked ea
 """
 
 import errno
-import re
 import socket
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
 from django.conf import settings
 
-from aitbc.core.errors import Invalid
-
-# Public to Python, but for protocols, ways to other addresses (6to4 and its relays), or for examples.
+# For protocols, ways to other addresses (6to4 and its relays), or examples; Python calls them public.
 _NOT_PUBLIC: Final = [ip_network(n) for n in ("192.0.0.0/24", "192.88.99.0/24", "2002::/16", "3fff::/20")]
 # Outside lie mapped and compatible IPv4, NAT64, and what has been withdrawn.
 _UNICAST: Final = [ip_network(n) for n in ("0.0.0.0/0", "2000::/3")]
-# No numeric host in any spelling: the last label begins with a letter. No user, no other port.
-_URL: Final = re.compile(r"https://([a-z0-9_-]+\.)+[a-z][a-z0-9-]*(:443)?([/?][!-~]*)?", re.I)
+# What can be said without asking a name server: no numeric host in any spelling (the last label begins with
+# a letter), no user, no other port. In development local receivers have plain http.
+_NAME: Final = r"https://([a-z0-9_-]+\.)+[a-z][a-z0-9-]*(:443)?"
+_LOCAL: Final = r"|http://(127\.0\.0\.1|localhost):[0-9]+"
+URL: Final = rf"(?i)^({_NAME}{_LOCAL if settings.WEBHOOK_NETWORKS else ''})([/?][!-~]*)?$"
 
 
 def is_permitted(address: str, port: int) -> bool:
@@ -35,12 +35,3 @@ def open_socket(info: tuple[Any, ...]) -> socket.socket:
     if not is_permitted(*info[4][:2]):
         raise PermissionError(errno.EACCES, "not port 443 of a public address")
     return socket.socket(*info[:3])
-
-
-def check_url(url: str) -> str:
-    """What can be said without asking a name server. In development local receivers have plain http."""
-    local = settings.WEBHOOK_NETWORKS and url.startswith(("http://127.0.0.1:", "http://localhost:"))
-    if not local and not _URL.fullmatch(url):
-        error = {"loc": ["body", "url"], "msg": "https, a name, port 443, no user"}
-        raise Invalid("webhook.url", "a receiver is at an https URL of a public name", errors=[error])
-    return url

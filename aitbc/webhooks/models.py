@@ -55,10 +55,11 @@ class Delivery(models.Model):
         ordering = ("-event_id",)
         verbose_name_plural = "deliveries"
         indexes = [
-            models.Index(fields=["endpoint", "due_at"], name="delivery_due", condition=Q(state="pending"))
+            models.Index(fields=["endpoint", "due_at"], name="delivery_due", condition=Q(state="pending")),
+            models.Index(fields=["endpoint", "event_id"], name="delivery_of_endpoint"),
         ]
         constraints = [
-            models.UniqueConstraint(fields=["endpoint", "event_id"], name="delivery_once"),
+            models.UniqueConstraint(fields=["event_id", "endpoint"], name="delivery_once"),
             models.CheckConstraint(
                 condition=~Q(state="delivered") | Q(status__gte=200, status__lt=300), name="delivery_taken"
             ),

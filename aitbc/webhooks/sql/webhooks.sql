@@ -31,6 +31,25 @@ BEGIN
   RETURN added;
 END $$;
 
+-- The due events of a partition that only webhooks hear of, at once: deliveries written, rows gone. The caller
+-- holds the partition. None passes an earlier event of its aggregate. Whatever goes wrong leaves all of them
+-- where they are, for the relay to deliver one by one and to halt at the one that fails.
+CREATE OR REPLACE FUNCTION webhooks_take(p_partition bigint, p_limit int, p_events text[]) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE due bigint[];
+BEGIN
+  SELECT array_agg(id) INTO due FROM (
+    SELECT o.id FROM core_outbox o
+     WHERE o.partition = p_partition AND NOT o.dead AND o.next_attempt_at <= clock_timestamp() AND o.event = ANY (p_events)
+       AND NOT EXISTS (SELECT 1 FROM core_outbox e WHERE e.partition = o.partition AND e.aggregate = o.aggregate AND e.id < o.id
+                         AND (e.dead OR e.next_attempt_at > clock_timestamp() OR e.event <> ALL (p_events)))
+     ORDER BY o.id LIMIT p_limit) x;
+  IF due IS NULL THEN RETURN 0; END IF;
+  PERFORM webhooks_fan_out(due);
+  DELETE FROM core_outbox WHERE id = ANY (due);
+  RETURN array_length(due, 1);
+EXCEPTION WHEN OTHERS THEN RETURN 0;
+END $$;
+
 -- What attempts came to. `p_attempts`: how many a row had when it was claimed; a row that another sender has
 -- reported since is left alone. `p_headers`: the answers' Retry-After. Waits follow the schedule of the specification, a fifth longer at most, so
 -- that what failed together does not come back together; an answer's Retry-After may only make them longer.
@@ -64,6 +83,12 @@ BEGIN
     paused_until = CASE WHEN c.pause IS NULL THEN e.paused_until ELSE clock_timestamp() + make_interval(secs => c.pause) END,
     failing_since = CASE WHEN c.works IS TRUE THEN NULL ELSE coalesce(e.failing_since, clock_timestamp()) END
     FROM changed c WHERE e.id = c.id;
+  -- Deliveries are kept for 30 days: who adds some takes as many of the endpoint's oldest away.
+  DELETE FROM webhooks_delivery d USING (
+    SELECT o.id FROM (SELECT endpoint_id, count(*) AS n FROM webhooks_delivery WHERE id = ANY (p_ids) GROUP BY endpoint_id) r
+     CROSS JOIN LATERAL (SELECT * FROM webhooks_delivery x WHERE x.endpoint_id = r.endpoint_id ORDER BY x.event_id LIMIT 2 * r.n) o
+     WHERE o.state <> 'pending' AND o.created_at < clock_timestamp() - interval '30 days') old
+   WHERE d.id = old.id;
 END $$;
 
 -- Claim what is due, at most `p_at_one` per endpoint less what is under way to it (`p_busy`, `p_counts`), and
@@ -205,10 +230,7 @@ RETURNS jsonb LANGUAGE sql AS $$
      AND (p_event IS NULL OR EXISTS (SELECT 1 FROM webhooks_delivery d WHERE d.endpoint_id = p_id AND d.event_id = p_event))
 $$;
 
--- The oldest deliveries past 30 days. Event ids begin with their time, so each endpoint's oldest come first.
-CREATE OR REPLACE FUNCTION webhooks_forget(p_limit int) RETURNS int LANGUAGE sql AS $$
-  WITH gone AS (
-    DELETE FROM webhooks_delivery WHERE ctid = ANY (ARRAY(
-      SELECT d.ctid FROM webhooks_delivery d WHERE d.created_at < now() - interval '30 days' LIMIT p_limit)) RETURNING 1)
-  SELECT count(*)::int FROM gone
+-- An operator's replay of a dead delivery.
+CREATE OR REPLACE FUNCTION webhooks_requeue(p_id bigint) RETURNS void LANGUAGE sql AS $$
+  UPDATE webhooks_delivery SET state = 'pending', attempts = 0, due_at = clock_timestamp() WHERE id = p_id AND state = 'dead'
 $$;

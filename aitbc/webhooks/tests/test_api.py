@@ -120,25 +120,26 @@ def test_a_lesser_key_cannot_turn_a_webhook_elsewhere(alice, hook):
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        ({"url": "https://10.0.0.1/"}, "webhook.url"),
-        ({"url": "http://example.com/"}, "webhook.url"),
-        ({"url": ""}, "webhook.url"),
+        ({"url": "https://10.0.0.1/"}, "request.invalid"),
+        ({"url": "http://example.com/"}, "request.invalid"),
+        ({"url": ""}, "request.invalid"),
         ({"url": "https://example.com/" + "a" * 500}, "request.invalid"),
         ({"url": URL, "events": ["job.exploded"]}, "webhook.events"),
         ({"url": URL, "events": ["job.failed"] * 51}, "request.invalid"),
         ({"url": URL, "secret": "whsec_mine"}, "request.invalid"),
-        ({"events": []}, "request.invalid"),
-        ({"url": None}, "request.invalid"),
     ],
 )
 def test_bad_input_is_named_and_changes_nothing(alice, hook, body, code):
     with nothing_changes():
         found = refused(alice.post("/v1/webhooks", body), 422, code)
-        if ("url" in body and code != "request.invalid") or "events" in body:
-            patched = alice.patch(f"/v1/webhooks/{hook['id']}", body)
-            if body.get("url"):
-                refused(patched, 422, code)
+        refused(alice.patch(f"/v1/webhooks/{hook['id']}", body), 422, code)
     assert found["errors"]
+
+
+@pytest.mark.parametrize("body", [{}, {"events": []}, {"url": None}])
+def test_a_webhook_has_an_address(alice, body):
+    refused(alice.post("/v1/webhooks", body), 422, "request.invalid")
+    assert not Endpoint.objects.exists()
 
 
 def test_a_user_has_at_most_twenty(alice, in_threads):
@@ -246,15 +247,3 @@ def test_dead_deliveries_since_a_time_are_sent_again(alice, hook, receiver, send
     assert (len(receiver.requests), Delivery.objects.filter(state="dead").count()) == (3, 3)
     assert read(alice.post(path + "&delivered=true"), 202) == {"replayed": 3}
     refused(alice.post(f"/v1/webhooks/{hook['id']}/replay?since=2026-01-01T00:00:00"), 422, "request.invalid")
-
-
-def test_deliveries_are_forgotten_after_thirty_days(alice, hook, people):
-    from aitbc.webhooks.tasks import forget
-
-    tell(alice, n=3)
-    pass_time(days=29)
-    assert forget() == 0
-    pass_time(days=2)
-    tell(alice)
-    assert (forget(limit=2), forget(), forget()) == (2, 1, 0)
-    assert Delivery.objects.count() == 1

@@ -296,3 +296,17 @@ def test_a_lost_database_loses_no_outcome(alice, hook, receiver, sender):
 
     send(sender)
     assert (only(hook).state, len(receiver.requests)) == ("delivered", 1)
+
+
+def test_deliveries_are_kept_for_thirty_days(alice, hook, receiver, sender):
+    """The endpoint's next ones take the old ones away."""
+    tell(alice, n=3)
+    send(sender)
+    pass_time(days=29)
+    tell(alice)
+    send(sender)
+    assert Delivery.objects.count() == 4
+    pass_time(days=2)
+    tell(alice, n=2)
+    send(sender)
+    assert Delivery.objects.count() == 3
