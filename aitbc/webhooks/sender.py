@@ -93,19 +93,22 @@ class Sender:
 
     async def _deliver(self, item: Claimed) -> None:
         status, error, wait = None, "", ""
-        body, headers = item.body.encode(), item.headers()
+        request: dict[str, Any] = {
+            "data": item.body.encode(),
+            "headers": item.headers(),
+            "allow_redirects": False,
+        }
         try:
-            async with self.session.post(
-                item.url, data=body, headers=headers, allow_redirects=False
-            ) as answer:
+            async with self.session.post(item.url, **request) as answer:
                 status, wait = answer.status, answer.headers.get("retry-after", "")
                 if not answer.content.is_eof():  # a short body leaves the connection for the next request
                     async with asyncio.timeout(0.5):
                         await answer.content.read(4096)
-        except (aiohttp.ClientError, OSError, ValueError) as failure:  # TimeoutError is an OSError
-            error = (str(failure) or type(failure).__name__)[:200]
+        except Exception as failure:  # whatever a receiver does may fail its own delivery only
+            error = str(failure) or type(failure).__name__
         self.busy[item.endpoint] -= 1
-        self.outcomes.append((item.id, item.attempts, status, error, wait))
+        words = [text[:200].encode("ascii", "replace").decode().replace("\0", "?") for text in (error, wait)]
+        self.outcomes.append((item.id, item.attempts, status, *words))
 
     def close(self) -> None:
         """Wait for what is under way and report it. What takes longer is sent again after its minute."""

@@ -310,3 +310,43 @@ def test_deliveries_are_kept_for_thirty_days(alice, hook, receiver, sender):
     tell(alice, n=2)
     send(sender)
     assert Delivery.objects.count() == 3
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 503 \xff\xfe\r\nretry-after: \xff\xfe\x80\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nretry-after: " + b"9" * 5000 + b"\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 999999 \x00\r\n\r\n",
+        b"\x00\xff garbage",
+        b"",
+        b"HTTP/1.1 200 OK\r\nset-cookie: \xff\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\njunk",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n",
+        b"HTTP/1.1 700 Odd\r\ncontent-length: 0\r\n\r\n",
+    ],
+)
+def test_whatever_a_receiver_answers_fails_its_own_delivery_at_most(alice, receiver, sender, raw):
+    import socket
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(raw)
+
+        threading.Thread(target=answer, daemon=True).start()
+        odd = register(alice, f"http://127.0.0.1:{server.getsockname()[1]}/")
+        register(alice, receiver.url)
+        tell(alice)
+        send(sender)
+
+    found = only(odd)
+    assert found.attempts == 1
+    assert found.state == ("delivered" if found.status == 200 else "pending")
+    assert found.status or found.error
+    assert len(receiver.requests) == 1
+    assert sender.busy == {} or set(sender.busy.values()) == {0}
