@@ -5,6 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from aitbc.core.http import as_domain_error, problem_response, unexpected
 from aitbc.core.parser import OrjsonParser
 from aitbc.core.schema import MachineApi
+from aitbc.webhooks import api as webhooks
 from apps.gpu.api import artifacts, evidence, jobs, miners, receipts
 from apps.marketplace.api import offers
 from apps.trading.api import accounts, deposits, payments, payouts, settlements, streams, withdrawals
@@ -12,7 +13,7 @@ from apps.trading.api import accounts, deposits, payments, payouts, settlements,
 api = MachineApi(
     title="AITBC: machine API",
     version="1.0.0",
-    description="Jobs, miners, receipts, offers and money. Errors are problem documents (RFC 9457).",
+    description="Jobs, miners, receipts, offers, money, webhooks. Errors are problem documents (RFC 9457).",
     parser=OrjsonParser(),
     docs_url=None,
     openapi_url="/openapi.json",
@@ -31,6 +32,7 @@ for prefix, router in (
     ("/streams", streams.router),
     ("/withdrawals", withdrawals.router),
     ("/payouts", payouts.router),
+    ("/webhooks", webhooks.router),
 ):
     api.add_router(prefix, router)
 

@@ -38,7 +38,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         ("payment", "account", "transfer", "entry", "settlementbatch", "deposit", "reservecheck"),
     ),
     ("Chain", ("chain",), ("networkstatus", "intent", "finalevent", "deployment")),
-    ("People", ("accounts", "auth"), ("user", "apikey", "parameter", "group")),
+    ("People", ("accounts", "auth", "webhooks"), ("user", "apikey", "parameter", "group")),
     ("Platform", ("core", "django_celery_beat"), ("outboxevent", "deadtask", "platformtick", "periodictask")),
 )
 _IDS = (Job, Payment, Transfer, Miner, Offer, SettlementBatch)

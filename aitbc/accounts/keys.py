@@ -24,8 +24,10 @@ SCOPES = (
     "offers:write",
     "money:read",
     "money:write",
+    "webhooks:read",
+    "webhooks:write",
     "admin:read",
-    *("jobs:*", "offers:*", "money:*"),  # all of a group, also what it gets later
+    *("jobs:*", "offers:*", "money:*", "webhooks:*"),  # all of a group, also what it gets later
 )
 _SHAPE = re.compile(r"ait_([0-9a-z]{12})_([0-9A-Za-z_-]{43})", re.ASCII)
 _FIND = """

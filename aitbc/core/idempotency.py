@@ -49,8 +49,13 @@ def json_response(body: str | bytes, status: int = 200) -> HttpResponse:
     return HttpResponse(body, content_type="application/json", status=status)
 
 
-def idempotent(route: str) -> Callable[[Callable[..., Any]], Callable[..., HttpResponse]]:
-    """Wrap a ninja view that returns `(status, JSON-able)`; opens the transaction of its work."""
+def idempotent(
+    route: str, reveal: Callable[[str], str] = str
+) -> Callable[[Callable[..., Any]], Callable[..., HttpResponse]]:
+    """Wrap a ninja view that returns `(status, JSON-able)`; opens the transaction of its work.
+
+    `reveal` makes what is sent of what is stored, where the answer holds what no table may hold.
+    """
 
     def decorate(view: Callable[..., Any]) -> Callable[..., HttpResponse]:
         @wraps(view)
@@ -58,19 +63,19 @@ def idempotent(route: str) -> Callable[[Callable[..., Any]], Callable[..., HttpR
             key = read_key(request)
             with transaction.atomic():
                 if key is not None and (stored := _stored(request, route, key)) is not None:
-                    return stored
+                    return replayed(reveal(stored[0]), stored[1])
                 status, answer = view(request, *args, **kwargs)
                 body = answer if isinstance(answer, str) else orjson.dumps(answer, default=str).decode()
                 if key is not None:
                     _store(request, route, key, status, body)
-            return json_response(body, status)
+            return json_response(reveal(body), status)
 
         return wrapper
 
     return decorate
 
 
-def _stored(request: HttpRequest, route: str, key: str) -> HttpResponse | None:
+def _stored(request: HttpRequest, route: str, key: str) -> tuple[str, int] | None:
     found = db.row(
         "SELECT * FROM core_idempotency_begin(%s, %s, %s, %s)",
         (caller(request).user_id, route, key, digest(request)),
@@ -78,7 +83,7 @@ def _stored(request: HttpRequest, route: str, key: str) -> HttpResponse | None:
     assert found is not None  # the function always returns one row
     state, status, body = found
     refuse(state)
-    return replayed(body, status) if state == "replay" else None
+    return (body, status) if state == "replay" else None
 
 
 def _store(request: HttpRequest, route: str, key: str, status: int, body: str) -> None:

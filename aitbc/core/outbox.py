@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from django.db import transaction
 
-from aitbc.core import db
+from aitbc.core import db, ports
 from aitbc.core.events import Event, receivers
 from aitbc.core.ids import uuid7
 from aitbc.core.models import OutboxEvent
@@ -38,7 +38,8 @@ def _relay_partition(partition: int, limit: int) -> int:
     with transaction.atomic():
         if not db.value("SELECT pg_try_advisory_xact_lock(7001, %s)", (partition,)):
             return 0
-        return _deliver_batch(_due(partition, limit))
+        taken: int = sum(take(partition, limit) for take in ports.subscribers("outbox.take"))
+        return taken + _deliver_batch(_due(partition, limit))
 
 
 def _due(partition: int, limit: int) -> list[OutboxEvent]:

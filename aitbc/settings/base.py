@@ -46,6 +46,7 @@ INSTALLED_APPS = [
     "aitbc.core",
     "aitbc.accounts",
     "aitbc.chain",
+    "aitbc.webhooks",
     "apps.trading",
     "apps.gpu",
     "apps.marketplace",
@@ -162,6 +163,10 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api",
 }
+
+# -- webhooks --------------------------------------------------------------------------------
+# Networks in which receivers may be that are not public, over http and on any port: for development.
+WEBHOOK_NETWORKS = env.words("WEBHOOK_NETWORKS")
 
 # -- celery ------------------------------------------------------------------------------------
 CELERY_BROKER_URL = REDIS_URL

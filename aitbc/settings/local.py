@@ -3,12 +3,14 @@
 import os
 import secrets
 
+from aitbc.settings import env
 from aitbc.settings.base import *  # noqa: F403 - the settings of an environment are the base plus its changes
 from aitbc.settings.base import KEYS_DIR, SECRET_KEY, STATIC_ROOT
 
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 DEVELOPMENT = True
+WEBHOOK_NETWORKS = env.words("WEBHOOK_NETWORKS", "127.0.0.0/8,::1/128")
 
 
 def _own_secret() -> str:

@@ -44,6 +44,7 @@ def platform_programs(var: Var, ports: Ports) -> tuple[Program, ...]:
         # Whoever waits there has nothing to lose: no reason to be waited for.
         _granian("stream", "asgi", "aitbc.stream:application", port=ports.stream, workers="1", grace=1),
         _manage("relay", "run_relay"),
+        _manage("webhooks", "run_webhooks"),
         _manage("chain", "run_chain"),
         _celery("worker", "worker", "-Q", "default,settlement,zk,chain", "-c", "2", "-n", "worker@%h"),
         _celery("gpu", "worker", "-Q", "gpu", "-c", "1", "-n", "gpu@%h", GPU_WORKER_CPUS=worker_cpus),

@@ -18,7 +18,7 @@ from django_celery_beat.models import (
 
 from aitbc.accounts import parameters
 from aitbc.chain.models import Block, Deployment, FinalEvent, Intent, Log, NetworkStatus, SignedTransaction
-from aitbc.core import ticks
+from aitbc.core import db, ticks
 from aitbc.core.ids import uuid7
 from aitbc.core.models import DeadTask
 from aitbc.core.testing import cast
@@ -124,6 +124,9 @@ def _platform(alice: Person) -> None:
     ticks.tick("relay")
     ticks.tick("web")
     for number in range(2):
+        url = f"https://example.com/{number}"
+        hook = db.value("SELECT webhooks_create(%s, %s, '{}', 'nonce')->>'id'", (alice.id, url))
+        db.rows("SELECT webhooks_test(%s, %s)", (alice.id, UUID(hook)))
         DeadTask.objects.create(
             task_id=f"task-{number}",
             name="trading.mature",

@@ -13,7 +13,7 @@ from django.urls import reverse
 from aitbc.core import db
 
 pytestmark = pytest.mark.django_db(databases=["default", "chain"])
-OURS = ("core", "accounts", "chain", "trading", "gpu", "marketplace")
+OURS = ("core", "accounts", "chain", "webhooks", "trading", "gpu", "marketplace")
 SEEDED = ("trading.Asset",)  # the application's role may not add one, and there is one so far
 SEALED = "trading.JournalBlock"  # made of what is committed only: see test_journal_page.py
 QUERIES_OF_A_LIST = 9

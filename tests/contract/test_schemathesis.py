@@ -55,7 +55,9 @@ class World:
         cast.fund(self.miner.id, 1000 * AIT)
         self.payee = cast.person("payee").id
         self.credentials: dict[str, Any] = {"headers": {"Authorization": f"Bearer {self.miner.token}"}}
-        self.ids: dict[str, list[str]] = {"challenge_id": self._challenges()}
+        hook = self.miner.post("/v1/webhooks", {"url": "https://example.com/hook"})
+        webhooks = [orjson.loads(hook.content)["id"]]
+        self.ids: dict[str, list[str]] = {"challenge_id": self._challenges(), "webhook_id": webhooks}
         self.tokens: dict[str, str] = {}
         self.turn = 0
 

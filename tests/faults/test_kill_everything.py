@@ -19,7 +19,7 @@ import pytest
 from aitbc.core.ids import uuid7
 from tests.faults.conftest import ROOT, Platform, environment
 
-VICTIMS = ("web", "worker", "gpu", "relay", "chain", "stream", "beat", "miner", "extra-miner")
+VICTIMS = ("web", "worker", "gpu", "relay", "webhooks", "chain", "stream", "beat", "miner", "extra-miner")
 pytestmark = pytest.mark.timeout(900)
 
 

@@ -73,7 +73,7 @@ def test_up_gives_a_ready_platform_that_heals_itself_and_down_leaves_nothing(var
     assert "Log out" in log_in(running.admin)
     assert told[0].endswith("starting PostgreSQL, Redis and the chain")
     assert {*running.processes} == {
-        "web", "relay", "chain", "worker", "beat", "postgres", "redis", "anvil", "supervisor",
+        "web", "relay", "webhooks", "chain", "worker", "beat", "postgres", "redis", "anvil", "supervisor",
     }  # fmt: skip
     record = var.run / "platform.json"
     assert record.stat().st_mode & 0o777 == 0o600

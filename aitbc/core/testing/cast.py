@@ -22,7 +22,7 @@ from apps.gpu.services.miners import DeviceClaim, Registration
 from apps.trading.services import ledger
 
 AIT = 10**18
-ALL_SCOPES = ("jobs:read", "jobs:write", "money:read", "money:write", "miner", "offers:write")
+ALL_SCOPES = ("jobs:*", "money:*", "miner", "offers:write", "webhooks:*")
 
 
 def ensure_receipt_key() -> None:
