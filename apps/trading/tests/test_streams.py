@@ -561,13 +561,57 @@ def test_what_is_paid_does_not_depend_on_how_often_it_is_settled(rates, seconds,
     assert sum(of(who, "available")[0] for who in people) + fees() - kept == funds
 
 
+CHANGES = st.lists(
+    st.tuples(
+        st.integers(0, 400_000_000),
+        st.one_of(
+            st.tuples(st.just("rate"), st.integers(0, 2), st.sampled_from([0, 1, 3, 10, 997])),
+            st.tuples(st.just("fill"), st.just(0), st.integers(1, 5000)),
+        ),
+    ),
+    max_size=6,
+)
+
+
+@given(
+    changes=CHANGES, settled=st.lists(st.integers(0, 500_000_000), max_size=8), funds=st.integers(1, 10_000)
+)
+@QUIET
+def test_nor_do_deposits_and_rates_that_change_on_the_way(changes, settled, funds):
+    """The same story twice, once with settlements in between: each payee, fee and deadline is the same."""
+    owner, people = user("o").pk, sorted(user("p").pk for _ in range(3))
+    account(100_000, owner=owner)
+    plain, busy = (opened(owner, *((who, 7) for who in people), deposit=funds) for _ in range(2))
+    told = [(moment, 0, change) for moment, change in changes]
+    extra = [(moment, 1, ("settle", 0, 0)) for moment in settled]
+    for stream, story in ((plain, sorted(told)), (busy, sorted(told + extra))):
+        for moment, _, (what, index, value) in story:
+            who = people[index] if what == "rate" else owner
+            db.rows("SELECT test_stream_step(%s, %s, %s, %s, %s)", (stream, moment, what, who, value))
+    assert _outcome(plain, 600_000_000) == _outcome(busy, 600_000_000)
+    for stream in (plain, busy):
+        db.rows("SELECT test_stream_step(%s, %s, 'settle', %s, 0)", (stream, 10**14, owner))
+    assert _outcome(plain, 0) == _outcome(busy, 0)
+    found = row(plain)
+    assert found.state == "ended" or found.rate == 0
+    assert found.paid + found.fees <= found.deposited
+
+
+def _outcome(stream, micros):
+    """(shares by then, those paid included, the end), as counted from the opening."""
+    if micros:
+        db.rows("SELECT test_stream_step(%s, %s, 'settle', NULL, 0)", (stream, micros))
+    shares = db.rows(
+        "SELECT payee_id, paid, fee, carry, rate FROM trading_stream_payee WHERE stream_id = %s ORDER BY 1",
+        (stream,),
+    )
+    found = row(stream)
+    return shares, found.state, found.ends_at and found.ends_at - found.created_at, found.deposited
+
+
 def _settle_at(stream, micros):
     """As the database's clock would read so many microseconds after the opening."""
-    with transaction.atomic(), connections["default"].cursor() as cursor:
-        cursor.execute("SELECT state FROM trading_stream WHERE id = %s", [stream])
-        if cursor.fetchone() == ("ended",):
-            return
-        cursor.execute("SELECT test_stream_pay(%s, %s)", [stream, micros])
+    db.rows("SELECT test_stream_step(%s, %s, 'settle', NULL, 0)", (stream, micros))
 
 
 def _gross(stream):
@@ -582,17 +626,29 @@ def _pay_at(django_db_setup, django_db_blocker):
     """A way to settle at a chosen moment, with the owner's rights: in tests alone."""
     with django_db_blocker.unblock():
         _as_owner(
-            """CREATE FUNCTION test_stream_pay(p_stream uuid, p_micros numeric) RETURNS void
-               LANGUAGE plpgsql SECURITY DEFINER AS $$
-               DECLARE s trading_stream;
+            """CREATE FUNCTION test_stream_step(
+                 p_stream uuid, p_micros numeric, p_what text, p_who uuid, p_value numeric
+               ) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
+               DECLARE s trading_stream; at timestamptz;
                BEGIN
                  SELECT * INTO s FROM trading_stream WHERE id = p_stream FOR UPDATE;
-                 PERFORM stream_pay(s, s.created_at + p_micros::float8 * interval '1 microsecond', NULL);
+                 at := s.created_at + p_micros::float8 * interval '1 microsecond';
+                 IF s.state <> 'open' OR (p_what <> 'settle' AND s.ends_at <= at) THEN RETURN; END IF;
+                 IF p_what = 'fill' THEN
+                   PERFORM stream_fill(p_stream, p_who, p_value, false);
+                 ELSE
+                   PERFORM stream_pay(s, at, NULL);
+                 END IF;
+                 IF p_what = 'rate' THEN
+                   UPDATE trading_stream_payee SET rate = p_value
+                    WHERE stream_id = p_stream AND payee_id = p_who;
+                   PERFORM stream_schedule(p_stream);
+                 END IF;
                END $$;
-               GRANT EXECUTE ON FUNCTION test_stream_pay TO PUBLIC"""
+               GRANT EXECUTE ON FUNCTION test_stream_step TO PUBLIC"""
         )
         yield
-        _as_owner("DROP FUNCTION test_stream_pay")
+        _as_owner("DROP FUNCTION test_stream_step")
 
 
 def _as_owner(sql):
