@@ -59,6 +59,9 @@ CREATE OR REPLACE FUNCTION webhooks_report(
 DECLARE
   waits CONSTANT int[] := ARRAY[5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400];   -- seconds after attempt 1, 2, ...
 BEGIN
+  -- Endpoints before deliveries, as whoever removes one takes them.
+  PERFORM 1 FROM webhooks_endpoint e
+   WHERE e.id IN (SELECT endpoint_id FROM webhooks_delivery WHERE id = ANY (p_ids)) ORDER BY e.id FOR NO KEY UPDATE;
   WITH done AS (
     UPDATE webhooks_delivery d SET
       attempts = d.attempts + 1, attempted_at = clock_timestamp(), status = x.status, error = x.error,
@@ -75,8 +78,7 @@ BEGIN
       FROM done GROUP BY endpoint_id),
   changed AS (
     SELECT e.id, v.* FROM webhooks_endpoint e JOIN verdict v ON v.endpoint_id = e.id
-     WHERE v.gone IS TRUE OR v.pause IS NOT NULL OR (v.works IS TRUE) = (e.failing_since IS NOT NULL)
-     ORDER BY e.id FOR NO KEY UPDATE OF e)
+     WHERE v.gone IS TRUE OR v.pause IS NOT NULL OR (v.works IS TRUE) = (e.failing_since IS NOT NULL))
   UPDATE webhooks_endpoint e SET
     enabled = e.enabled AND c.gone IS NOT TRUE,
     disabled_reason = CASE WHEN c.gone THEN 'The receiver answered 410 Gone.' ELSE e.disabled_reason END,

@@ -350,3 +350,26 @@ def test_whatever_a_receiver_answers_fails_its_own_delivery_at_most(alice, recei
     assert found.status or found.error
     assert len(receiver.requests) == 1
     assert sender.busy == {} or set(sender.busy.values()) == {0}
+
+
+def test_a_webhook_may_be_removed_while_senders_report(alice, hook, receiver, people, in_threads):
+    """Nobody ends in a deadlock: locks are taken in one order."""
+    from aitbc.core import db
+
+    others = [register(alice, receiver.url) for _ in range(3)]
+    tell(alice, n=150)
+    report = "SELECT webhooks_report(%s::bigint[], %s::int[], %s::int[], %s::text[], %s::text[])"
+
+    def work(index):
+        if index < len(others):
+            return alice.delete(f"/v1/webhooks/{others[index]['id']}").status_code
+        for _ in range(6):
+            ids = [pk for (pk,) in db.rows("SELECT id FROM webhooks_claim(50, 50, '{}', '{}')")]
+            ids = ids[::-1] if index % 2 else ids
+            n = len(ids)
+            db.rows(report, (ids, [0] * n, [500] * n, [""] * n, [""] * n))
+        return 200
+
+    assert in_threads(work, 9) == [200] * 9
+    assert Endpoint.objects.count() == 1
+    assert set(Delivery.objects.values_list("endpoint_id", flat=True)) == {Endpoint.objects.get().pk}
