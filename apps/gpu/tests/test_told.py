@@ -77,5 +77,5 @@ def test_a_canceled_and_an_expired_job(alice):
     pass_time(expired, 10_000)
     sweeps.sweep()
     events = told()
-    assert set(events) == {"job.canceled", "job.expired", "payment.refunded"}
+    assert set(events) == {"job.canceled", "job.expired", "payment.refunded", "payment.expired"}
     assert (events["job.canceled"][1]["id"], events["job.expired"][1]["id"]) == (canceled, expired)
