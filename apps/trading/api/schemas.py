@@ -77,7 +77,8 @@ class WithdrawalIn(Strict):
 
 
 class WithdrawalOut(Money):
-    """`not_before`: a new address waits until then. `tx_hash` once it is final on the chain."""
+    """`not_before`: a new address waits until then. `review_until`: a second person must approve it by then.
+    `tx_hash` once it is final on the chain."""
 
     id: UUID
     chain: str
@@ -85,6 +86,7 @@ class WithdrawalOut(Money):
     state: str
     created_at: datetime
     not_before: datetime
+    review_until: datetime | None
     tx_hash: str | None
     block: int | None
     resolved_at: datetime | None

@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models import Q
 
 from aitbc.core.fields import AddressField, AmountField, HashField
+from apps.trading.models.reviews import Reviewed
 
 
 class PayoutTarget(models.Model):
@@ -23,11 +24,13 @@ class PayoutTarget(models.Model):
         return f"payouts of {self.user_id}"
 
 
-class PayoutBatch(models.Model):
+class PayoutBatch(Reviewed):
     class State(models.TextChoices):
+        REVIEW = "review", "In review: a second person must approve it"
         SEALED = "sealed", "Sealed: amounts held"
         FINAL = "final", "Final on the chain: claimable"
         FAILED = "failed", "Failed: amounts released"
+        LAPSED = "lapsed", "Lapsed: nobody approved it in time, amounts released"
 
     id = models.UUIDField(primary_key=True)
     network = models.CharField(max_length=20)
@@ -44,6 +47,7 @@ class PayoutBatch(models.Model):
     class Meta:
         ordering = ("-id",)
         verbose_name_plural = "payout batches"
+        constraints: ClassVar[list[models.BaseConstraint]] = [*Reviewed.Meta.constraints]
 
     def __str__(self) -> str:
         return f"payout {self.id}"

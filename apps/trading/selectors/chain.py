@@ -72,7 +72,7 @@ def withdrawal(*, user: UUID, withdrawal: UUID) -> dict[str, Any]:
 
 
 def withdrawal_document(row: Withdrawal) -> dict[str, Any]:
-    fields = ("id", "address", "state", "created_at", "not_before", "tx_hash", "block", "resolved_at")
+    fields = "id address state created_at not_before review_until tx_hash block resolved_at".split()
     return _ait(row.amount) | {"chain": row.network} | {name: getattr(row, name) for name in fields}
 
 

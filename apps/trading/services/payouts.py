@@ -20,6 +20,7 @@ from aitbc.core.errors import Conflict
 from aitbc.core.ids import uuid7
 from apps.trading import claims
 from apps.trading.models import PayoutBatch, PayoutLeaf, PayoutTarget
+from apps.trading.models.reviews import REVIEW_TIME
 from apps.trading.services import ledger
 
 MOST_LEAVES: Final = 1000
@@ -68,8 +69,9 @@ def _shares(*, minimum: int, most: int, wait_seconds: int) -> list[Share]:
 
 
 @transaction.atomic
-def seal_payouts(*, minimum: int, most: int, wait_seconds: int) -> PayoutBatch | None:
-    """Hold what providers with a target have available and ask the chain to promise it.
+def seal_payouts(*, minimum: int, most: int, wait_seconds: int, alone: int) -> PayoutBatch | None:
+    """Hold what providers with a target have available and ask the chain to promise it; a batch of more than
+    `alone` only once a second person has approved it.
 
     Amounts in units of 10**-18 AIT. A provider who spends his balance meanwhile is left out.
     """
@@ -90,10 +92,10 @@ def seal_payouts(*, minimum: int, most: int, wait_seconds: int) -> PayoutBatch |
         ]
     )
     kept = [(h, s) for h, s, code in zip(holds, shares, codes, strict=True) if code == "ok"]
-    return _request(batch_id, kept) if kept else None
+    return _seal(batch_id, kept, alone) if kept else None
 
 
-def _request(batch_id: UUID, kept: list[tuple[UUID, Share]]) -> PayoutBatch:
+def _seal(batch_id: UUID, kept: list[tuple[UUID, Share]], alone: int) -> PayoutBatch:
     hashes = [
         claims.leaf(batch=batch_id, position=i, address=share.address, amount=share.amount)
         for i, (_, share) in enumerate(kept)
@@ -101,6 +103,8 @@ def _request(batch_id: UUID, kept: list[tuple[UUID, Share]]) -> PayoutBatch:
     total = sum(share.amount for _, share in kept)
     batch = PayoutBatch.objects.create(
         id=batch_id,
+        state=PayoutBatch.State.SEALED if total <= alone else PayoutBatch.State.REVIEW,
+        review_until=None if total <= alone else timezone.now() + REVIEW_TIME,
         network=settings.CHAIN_NETWORK,
         root="0x" + merkle.root(hashes).hex(),
         total=total,
@@ -112,24 +116,37 @@ def _request(batch_id: UUID, kept: list[tuple[UUID, Share]]) -> PayoutBatch:
         )
         for i, (hold, share) in enumerate(kept)
     )
+    if total <= alone:
+        promise(batch)
+    return batch
+
+
+def promise(batch: PayoutBatch) -> None:
+    """Ask the chain to promise one that awaits nobody's word."""
+    batch.state = PayoutBatch.State.SEALED
+    batch.save()
     intents.request_intent(
         kind="settlement.payout",
-        business_key=f"payout:{batch_id}",
+        business_key=f"payout:{batch.pk}",
         contract="Settlement",
         function="openPayout",
-        args=[bytes32(batch_id), batch.root, str(total), str(len(kept)), "0x"],
+        args=[bytes32(batch.pk), batch.root, str(batch.total), str(batch.count), batch.approval],
     )
-    return batch
 
 
 def finish_payouts(intent: Intent) -> None:
     """Final: provider -> claimable[chain]. Failed for good: the holds are released."""
     batch = PayoutBatch.objects.select_for_update().get(pk=UUID(intent.args[0][2:34]))
     final = intent.state == Intent.State.FINAL
-    ledger.apply_all([_resolution(batch, item, final=final) for item in batch.leaves.order_by("position")])
-    batch.state = PayoutBatch.State.FINAL if final else PayoutBatch.State.FAILED
     batch.tx_hash, batch.block, batch.gas_used = intent.tx_hash, intent.block_number, intent.gas_used
-    batch.finalized_at = timezone.now()
+    resolve(batch, PayoutBatch.State.FINAL if final else PayoutBatch.State.FAILED)
+
+
+def resolve(batch: PayoutBatch, state: PayoutBatch.State) -> None:
+    """Final: each hold becomes claimable; any other end releases them."""
+    final = state == PayoutBatch.State.FINAL
+    ledger.apply_all([_resolution(batch, item, final=final) for item in batch.leaves.order_by("position")])
+    batch.state, batch.finalized_at = state, timezone.now()
     batch.save()
 
 

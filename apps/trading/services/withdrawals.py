@@ -23,6 +23,7 @@ from aitbc.core import db, money
 from aitbc.core.errors import Conflict, Invalid, NotFound, Unavailable
 from aitbc.core.ids import uuid7
 from apps.trading.models import Withdrawal
+from apps.trading.models.reviews import REVIEW_TIME
 from apps.trading.services import ledger
 
 log = structlog.get_logger(__name__)
@@ -32,7 +33,8 @@ State = Withdrawal.State
 
 @transaction.atomic
 def withdraw(*, user: UUID, address: str, amount: int) -> Withdrawal:
-    """Hold `amount` (units of 10**-18 AIT) and send it to `address`, at once or after the address' wait.
+    """Hold `amount` (units of 10**-18 AIT) and send it to `address`, at once or after the address' wait;
+    above the threshold of a day only once a second person has approved it.
 
     Conflict "payment.insufficient_funds" or "withdrawal.limit", Unavailable "chain.halted".
     """
@@ -40,13 +42,15 @@ def withdraw(*, user: UUID, address: str, amount: int) -> Withdrawal:
     db.rows("SELECT pg_advisory_xact_lock(hashtextextended('trading.withdrawals', 0))")
     _refuse_while_halted()
     now = db.value("SELECT clock_timestamp()")
-    _refuse_above_limit(user, to, amount, now)
+    alone = _moved_in_a_day(user, to, amount, now) <= parameters.get("withdrawal_approval_ait") * AIT
     item = Withdrawal(
         id=uuid7(),
         user_id=user,
         network=settings.CHAIN_NETWORK,
         address=to,
         amount=amount,
+        state=State.WAITING if alone else State.REVIEW,
+        review_until=None if alone else now + REVIEW_TIME,
         created_at=now,
         not_before=_known_since(user, to, now) + timedelta(seconds=parameters.get("address_wait_seconds")),
     )
@@ -64,9 +68,17 @@ def withdraw(*, user: UUID, address: str, amount: int) -> Withdrawal:
         ]
     )
     item.save(force_insert=True)
+    if alone:
+        forward(item, now)
+    return item
+
+
+def forward(item: Withdrawal, now: datetime) -> None:
+    """Send one that awaits nobody's word, or let it wait for its address."""
+    item.state = State.WAITING
+    item.save()
     if item.not_before <= now:
         _send(item)
-    return item
 
 
 def _recipient(address: str) -> str:
@@ -86,11 +98,12 @@ def _refuse_while_halted() -> None:
         raise Unavailable("chain.halted", f"withdrawals on {status.network} are stopped: {status.halted}")
 
 
-def _refuse_above_limit(user: UUID, to: str, amount: int, now: datetime) -> None:
-    """What left, or will, within 24 hours; by user, and by address whoever sends there (protocols 9)."""
+def _moved_in_a_day(user: UUID, to: str, amount: int, now: datetime) -> int:
+    """What left, or will, within 24 hours, `amount` included: the larger of the sum by user, and that by
+    address whoever sends there (protocols 9)."""
     day = Withdrawal.objects.filter(created_at__gt=now - timedelta(days=1))
-    counted = day.exclude(state__in=(State.FAILED, State.CANCELED))
-    limit = parameters.get("withdrawal_daily_ait") * AIT
+    counted = day.exclude(state__in=(State.FAILED, State.CANCELED, State.LAPSED))
+    limit, most = parameters.get("withdrawal_daily_ait") * AIT, amount
     for who, found in (("you", counted.filter(user_id=user)), ("this address", counted.filter(address=to))):
         moved = int(found.aggregate(total=Sum("amount"))["total"] or 0)
         if moved + amount > limit:
@@ -98,6 +111,8 @@ def _refuse_above_limit(user: UUID, to: str, amount: int, now: datetime) -> None
             raise Conflict(
                 "withdrawal.limit", f"{left} AIT are left for {who} within 24 hours", available=left
             )
+        most = max(most, moved + amount)
+    return most
 
 
 def _known_since(user: UUID, to: str, now: datetime) -> datetime:
@@ -111,7 +126,7 @@ def _send(item: Withdrawal) -> None:
         business_key=f"withdrawal:{item.pk}",
         contract="Settlement",
         function="withdraw",
-        args=[bytes32(item.pk), item.address, str(item.amount), "0x"],
+        args=[bytes32(item.pk), item.address, str(item.amount), item.approval],
     )
     item.state = State.SENDING
     item.save(update_fields=["state"])
@@ -130,13 +145,13 @@ def send_due(limit: int = 100) -> int:
 
 @transaction.atomic
 def cancel(*, user: UUID, withdrawal: UUID) -> Withdrawal:
-    """Only while it waits: what was asked of the chain cannot be taken back."""
+    """Only while it waits, or is in review: what was asked of the chain cannot be taken back."""
     item = Withdrawal.objects.select_for_update().filter(pk=withdrawal, user_id=user).first()
     if item is None:
         raise NotFound("withdrawal.unknown", "you have no such withdrawal")
-    if item.state != State.WAITING:
+    if item.state not in (State.WAITING, State.REVIEW):
         raise Conflict("withdrawal.sent", f"this withdrawal is {item.state}")
-    _release(item, State.CANCELED)
+    release(item, State.CANCELED)
     return item
 
 
@@ -171,10 +186,11 @@ def finish_withdrawal(intent: Intent) -> None:
     if intent.state == Intent.State.FAILED:
         item = Withdrawal.objects.select_for_update().get(pk=UUID(intent.args[0][2:34]))
         if item.state == State.SENDING:
-            _release(item, State.FAILED)
+            release(item, State.FAILED)
 
 
-def _release(item: Withdrawal, state: State) -> None:
+def release(item: Withdrawal, state: State) -> None:
+    """Void the hold of one that can never leave."""
     void = ledger.Item(
         id=uuid5(item.pk, "released"),
         action="void",

@@ -18,7 +18,7 @@ from apps.trading.services import ledger, schedule
 from apps.trading.services.deposits import deposit_address
 from apps.trading.services.payouts import finish_payouts, receive_claim, seal_payouts, set_target
 
-NOW = {"minimum": 1, "most": 10**30, "wait_seconds": 0}
+NOW = {"minimum": 1, "most": 10**30, "wait_seconds": 0, "alone": 10**30}
 
 
 class Provider:
@@ -145,9 +145,9 @@ def test_a_batch_never_promises_more_than_one_key_may(net, mike, nora):
     net.settle()
     mike.target()
     nora.target()
-    first = seal_payouts(minimum=1, most=15 * AIT, wait_seconds=0)
+    first = seal_payouts(minimum=1, most=15 * AIT, wait_seconds=0, alone=10**30)
     assert first.total == 15 * AIT
-    second = seal_payouts(minimum=1, most=15 * AIT, wait_seconds=0)
+    second = seal_payouts(minimum=1, most=15 * AIT, wait_seconds=0, alone=10**30)
     assert second.total == 15 * AIT
     assert seal_payouts(**NOW) is None
     net.settle()
@@ -158,7 +158,7 @@ def test_a_batch_never_promises_more_than_one_key_may(net, mike, nora):
 def test_less_than_the_minimum_waits(net, mike):
     net.settle()
     mike.target()
-    assert seal_payouts(minimum=10 * AIT + 1, most=10**30, wait_seconds=0) is None
+    assert seal_payouts(minimum=10 * AIT + 1, most=10**30, wait_seconds=0, alone=10**30) is None
     assert mike.money() == (10 * AIT, 0, 0)
 
 
