@@ -51,20 +51,10 @@ DEFINITIONS = (
         "payout_approval_ait", 10_000, 0, 10_000, "AIT", "A larger payout batch needs a second person."
     ),
     Definition(
-        "withdrawal_approval_ait",
-        1000,
-        0,
-        10_000,
-        "AIT",
-        "More in 24 hours, by user or address, needs a second person.",
+        "withdrawal_approval_ait", 1000, 0, 10_000, "AIT", "More per user or address needs a second person."
     ),
     Definition(
-        "withdrawal_daily_ait",
-        10_000,
-        0,
-        10**9,
-        "AIT",
-        "Most that a user, or an address, may get in 24 hours.",
+        "withdrawal_daily_ait", 10_000, 0, 10**9, "AIT", "Most that a user, or an address, may get in 24 h."
     ),
 )
 

@@ -80,14 +80,7 @@ def seal_payouts(*, minimum: int, most: int, wait_seconds: int, alone: int) -> P
     holds = [uuid7() for _ in shares]
     codes = ledger.apply(
         [
-            ledger.Item(
-                id=hold,
-                action="hold",
-                kind="payout.hold",
-                debit=share.account,
-                amount=share.amount,
-                reference=batch_id,
-            )
+            ledger.Item(hold, "hold", "payout.hold", share.account, amount=share.amount, reference=batch_id)
             for hold, share in zip(holds, shares, strict=True)
         ]
     )
@@ -153,14 +146,9 @@ def resolve(batch: PayoutBatch, state: PayoutBatch.State) -> None:
 def _resolution(batch: PayoutBatch, item: PayoutLeaf, *, final: bool) -> ledger.Item:
     if not final:
         return ledger.Item(id=uuid5(item.hold, "void"), action="void", kind="payout.void", hold=item.hold)
+    owed = {"credit": _claimable(batch, item), "amount": item.amount, "reference": batch.pk}
     return ledger.Item(
-        id=uuid5(item.hold, "claimable"),
-        action="post",
-        kind="payout.claimable",
-        credit=_claimable(batch, item),
-        amount=item.amount,
-        hold=item.hold,
-        reference=batch.pk,
+        id=uuid5(item.hold, "claimable"), action="post", kind="payout.claimable", hold=item.hold, **owed
     )
 
 
@@ -177,18 +165,10 @@ def receive_claim(event: FinalEvent) -> None:
     )
     if int(event.args["amount"]) != item.amount:
         raise Conflict("payout.claim_differs", f"claim {item.position} of {item.batch_id} has another amount")
+    sides = _claimable(item.batch, item), ledger.account_id(owner=None, kind="external", chain=event.network)
+    claimed, amount = uuid5(item.hold, "claimed"), item.amount
     ledger.apply_all(
-        [
-            ledger.Item(
-                id=uuid5(item.hold, "claimed"),
-                action="transfer",
-                kind="payout.claimed",
-                debit=_claimable(item.batch, item),
-                credit=ledger.account_id(owner=None, kind="external", chain=event.network),
-                amount=item.amount,
-                reference=item.batch_id,
-            )
-        ]
+        [ledger.Item(claimed, "transfer", "payout.claimed", *sides, amount, reference=item.batch_id)]
     )
     item.claim_tx, item.claimed_at = event.tx_hash, event.block_time
     item.save(update_fields=["claim_tx", "claimed_at"])

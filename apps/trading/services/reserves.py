@@ -36,16 +36,10 @@ def check_reserves() -> ReserveCheck:
     difference = contract + unswept - snapshot.liabilities - snapshot.pending
     with transaction.atomic():
         check = ReserveCheck.objects.create(
-            network=settings.CHAIN_NETWORK,
-            asset="AIT",
-            block_number=snapshot.block,
-            block_hash=snapshot.block_hash,
-            contract=contract,
-            unswept=unswept,
-            liabilities=snapshot.liabilities,
-            pending=snapshot.pending,
-            difference=difference,
-        )
+            network=settings.CHAIN_NETWORK, asset="AIT", difference=difference,
+            block_number=snapshot.block, block_hash=snapshot.block_hash, contract=contract, unswept=unswept,
+            liabilities=snapshot.liabilities, pending=snapshot.pending,
+        )  # fmt: skip
         ReserveCheck.objects.filter(network=check.network, difference=0, id__lt=check.pk - 1000).delete()
         if difference:
             announce("trading.reserves_differ", f"reserves:{check.network}", {"difference": str(difference)})

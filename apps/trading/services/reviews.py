@@ -64,9 +64,7 @@ def _refuse(item: Withdrawal | PayoutBatch, by: User, seen: str, now: datetime) 
     if item.state != REVIEW or item.review_until is None:
         raise Conflict("approval.state", f"it is {item.state}")
     if now > item.review_until:
-        raise Conflict(
-            "approval.late", f"an approval was possible until {item.review_until:%Y-%m-%d %H:%M} UTC"
-        )
+        raise Conflict("approval.late", f"approval was possible until {item.review_until:%d %b %H:%M} UTC")
     if db.value("SELECT review_is_of(%s::uuid, %s::uuid)", (item.pk, by.pk)):
         raise Conflict("approval.own", "you asked for it, or get something of it: another person approves it")
     if seen != payload(item):

@@ -55,18 +55,10 @@ def withdraw(*, user: UUID, address: str, amount: int) -> Withdrawal:
         not_before=_known_since(user, to, now) + timedelta(seconds=parameters.get("address_wait_seconds")),
     )
     wallet = ledger.account_id(owner=user, kind="available")
-    ledger.apply_all(
-        [
-            ledger.Item(
-                id=item.pk,
-                action="hold",
-                kind="withdrawal.hold",
-                debit=wallet,
-                amount=amount,
-                reference=item.pk,
-            )
-        ]
+    hold = ledger.Item(
+        id=item.pk, action="hold", kind="withdrawal.hold", debit=wallet, amount=amount, reference=item.pk
     )
+    ledger.apply_all([hold])
     item.save(force_insert=True)
     if alone:
         forward(item, now)
@@ -163,18 +155,10 @@ def receive_withdrawn(event: FinalEvent) -> None:
         return
     if int(event.args["amount"]) != item.amount or event.args["to"] != item.address:
         raise Conflict("withdrawal.differs", f"the chain paid withdrawal {item.pk} otherwise than asked")
+    gone = ledger.account_id(owner=None, kind="external", chain=event.network)
+    posted = {"credit": gone, "amount": item.amount, "hold": item.pk, "reference": item.pk}
     ledger.apply_all(
-        [
-            ledger.Item(
-                id=uuid5(item.pk, "withdrawn"),
-                action="post",
-                kind="withdrawal",
-                credit=ledger.account_id(owner=None, kind="external", chain=event.network),
-                amount=item.amount,
-                hold=item.pk,
-                reference=item.pk,
-            )
-        ]
+        [ledger.Item(id=uuid5(item.pk, "withdrawn"), action="post", kind="withdrawal", **posted)]
     )
     item.state, item.resolved_at = State.FINAL, event.block_time
     item.tx_hash, item.block = event.tx_hash, event.block_number
@@ -191,13 +175,8 @@ def finish_withdrawal(intent: Intent) -> None:
 
 def release(item: Withdrawal, state: State) -> None:
     """Void the hold of one that can never leave."""
-    void = ledger.Item(
-        id=uuid5(item.pk, "released"),
-        action="void",
-        kind="withdrawal.released",
-        hold=item.pk,
-        reference=item.pk,
-    )
+    kind, hold = "withdrawal.released", item.pk
+    void = ledger.Item(id=uuid5(hold, "released"), action="void", kind=kind, hold=hold, reference=hold)
     ledger.apply_all([void])
     item.state, item.resolved_at = state, timezone.now()
     item.save(update_fields=["state", "resolved_at"])

@@ -23,13 +23,9 @@ class Command(BaseCommand):
         passphrase = sys.stdin.readline().rstrip("\n")
         if len(passphrase) < SHORTEST:
             raise CommandError(f"the passphrase needs at least {SHORTEST} characters")
+        key, cost = signing.new_private_key(), keystore.PERSONAL_SCRYPT_N
         try:
-            made = keystore.store(
-                keystore.APPROVER,
-                signing.new_private_key(),
-                passphrase=passphrase,
-                cost=keystore.PERSONAL_SCRYPT_N,
-            )
+            made = keystore.store(keystore.APPROVER, key, passphrase=passphrase, cost=cost)
         except DomainError as error:
             raise CommandError(f"{error.code}: {error.message}") from error
         self.stdout.write(made.address)
