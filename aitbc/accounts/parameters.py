@@ -48,6 +48,9 @@ DEFINITIONS = (
     Definition("payout_minimum_milli", 1000, 1, 10**12, "AIT/1000", "Smallest payout to one provider."),
     Definition("payout_batch_ait", 10_000, 1, 10**9, "AIT", "Most that a payout batch promises."),
     Definition(
+        "claim_sweep_seconds", 0, 0, 604_800, "seconds", "Age at which the platform claims payouts; 0: never."
+    ),
+    Definition(
         "payout_approval_ait", 10_000, 0, 10_000, "AIT", "A larger payout batch needs a second person."
     ),
     Definition(

@@ -1,6 +1,6 @@
 """The leaf of a payout, byte for byte what the contract's `claim` hashes, and the calls that claim."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,13 @@ def leaf(*, batch: UUID, position: int, address: str, amount: int) -> bytes:
     """keccak(keccak(abi.encode(batch, position, address, amount))); `amount` in smallest units."""
     types = ["bytes32", "uint256", "address", "uint256"]
     return merkle.leaf(eth_abi.encode(types, [bytes.fromhex(bytes32(batch)[2:]), position, address, amount]))
+
+
+def tree(leaves: Iterable[Any]) -> merkle.Tree:
+    """Over all leaves of a batch, by ascending position; each has the batch's id and the fields of `leaf`."""
+    return merkle.Tree(
+        [leaf(batch=x.batch_id, position=x.position, address=x.address, amount=x.amount) for x in leaves]
+    )
 
 
 def claim_many(*, batch: UUID, tree: merkle.Tree, shares: Sequence[tuple[int, tuple[str, int]]]) -> list[Any]:

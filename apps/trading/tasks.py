@@ -21,6 +21,7 @@ def settle() -> dict[str, int]:
         "receipts": schedule.seal_due_batches(),
         "payouts": schedule.seal_due_payouts(),
         "withdrawals": withdrawals.send_due(),
+        "claims": schedule.sweep_due_claims(),
         "lapsed": reviews.lapse_due(),
     }
 

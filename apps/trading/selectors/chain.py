@@ -6,7 +6,6 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models import Q
 
-from aitbc.chain import merkle
 from aitbc.chain.addresses import bytes32
 from aitbc.core import money
 from aitbc.core.errors import NotFound, Unavailable
@@ -127,11 +126,7 @@ def _payout(row: PayoutLeaf) -> dict[str, Any]:
 
 
 def _claim(row: PayoutLeaf) -> dict[str, Any]:
-    leaves = [
-        claims.leaf(batch=row.batch_id, position=item.position, address=item.address, amount=item.amount or 0)
-        for item in row.batch.leaves.order_by("position")
-    ]
-    proof = merkle.proof(leaves, row.position)
+    proof = claims.tree(row.batch.leaves.order_by("position")).proof(row.position)
     return {
         "batch_id": bytes32(row.batch_id),
         "index": row.position,

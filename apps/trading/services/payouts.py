@@ -5,6 +5,7 @@ ends it. So whatever happens, what was withdrawn and claimed never exceeds what 
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -21,9 +22,10 @@ from aitbc.core.ids import uuid7
 from apps.trading import claims
 from apps.trading.models import PayoutBatch, PayoutLeaf, PayoutTarget
 from apps.trading.models.reviews import REVIEW_TIME
-from apps.trading.services import ledger
+from apps.trading.services import ledger, withdrawals
 
 MOST_LEAVES: Final = 1000
+MOST_CLAIMS: Final = 200  # about 7 million gas: less than half of what a block of any network takes
 _DUE = """
 SELECT t.user_id, t.address, a.id, a.posted - a.held FROM trading_payouttarget t
   JOIN trading_account a ON a.owner_id = t.user_id AND a.asset_id = 'AIT' AND a.kind = 'available'
@@ -44,7 +46,7 @@ def set_target(*, user: UUID, address: str | None) -> PayoutTarget | None:
     if address is None:
         PayoutTarget.objects.filter(user_id=user).delete()
         return None
-    checked = signing.checksum_address(signing.parse_address(address))
+    checked = withdrawals.recipient(address)
     with transaction.atomic():
         target, created = PayoutTarget.objects.select_for_update().get_or_create(
             user_id=user,
@@ -154,6 +156,34 @@ def _resolution(batch: PayoutBatch, item: PayoutLeaf, *, final: bool) -> ledger.
 
 def _claimable(batch: PayoutBatch, item: PayoutLeaf) -> int:
     return ledger.account_id(owner=item.user_id, kind="claimable", chain=batch.network)
+
+
+def sweep_claims(*, older_than: int) -> int:
+    """Have the operator pay the gas of claims that nobody made for `older_than` seconds; how many. Each
+    provider still gets his leaf at his own address, once, whoever claims it first."""
+    late = PayoutBatch.objects.filter(
+        network=settings.CHAIN_NETWORK,
+        state=PayoutBatch.State.FINAL,
+        finalized_at__lte=timezone.now() - timedelta(seconds=older_than),
+    )
+    return sum(_sweep(batch) for batch in late.filter(leaves__claimed_at=None).distinct()[:10])
+
+
+@transaction.atomic
+def _sweep(batch: PayoutBatch) -> int:
+    calls = Intent.objects.filter(network=batch.network, business_key__startswith=f"claims:{batch.pk}:")
+    if calls.open().exists():
+        return 0
+    leaves = list(batch.leaves.order_by("position"))
+    shares = [(leaf.position, (leaf.address, leaf.amount)) for leaf in leaves if leaf.claimed_at is None]
+    intents.request_intent(
+        kind="settlement.claims",
+        business_key=f"claims:{batch.pk}:{calls.count()}",
+        contract="Settlement",
+        function="claimMany",
+        args=claims.claim_many(batch=batch.pk, tree=claims.tree(leaves), shares=shares[:MOST_CLAIMS]),
+    )
+    return len(shares[:MOST_CLAIMS])
 
 
 def receive_claim(event: FinalEvent) -> None:

@@ -38,7 +38,7 @@ def withdraw(*, user: UUID, address: str, amount: int) -> Withdrawal:
 
     Conflict "payment.insufficient_funds" or "withdrawal.limit", Unavailable "chain.halted".
     """
-    to = _recipient(address)
+    to = recipient(address)
     db.rows("SELECT pg_advisory_xact_lock(hashtextextended('trading.withdrawals', 0))")
     _refuse_while_halted()
     now = db.value("SELECT clock_timestamp()")
@@ -73,7 +73,8 @@ def forward(item: Withdrawal, now: datetime) -> None:
         _send(item)
 
 
-def _recipient(address: str) -> str:
+def recipient(address: str) -> str:
+    """Checksummed; Invalid "withdrawal.address" for one from which nobody could move what is sent there."""
     to = signing.checksum_address(signing.parse_address(address))
     if int(to, 16) == 0 or to in (intents.address_of("Settlement"), intents.address_of("AIT")):
         raise Invalid(
