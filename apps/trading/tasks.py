@@ -30,3 +30,9 @@ def settle() -> dict[str, int]:
 def settle_reserves() -> str:
     """Compare the ledger with the chain; the difference in smallest units."""
     return str(reserves.check_reserves().difference)
+
+
+@shared_task(name="trading.settle_liabilities", **RETRY_UNAVAILABLE)
+def settle_liabilities() -> str:
+    """Prove what is owed to users; the root of the tree."""
+    return str(reserves.check_reserves(prove=True).root)

@@ -128,6 +128,32 @@ class ReservesOut(Schema):
     checked_at: datetime
 
 
+class LiabilitiesOut(ReservesOut):
+    """`total`: what all `users` are owed, in smallest units; the sum at the `root` of the tree."""
+
+    root: str
+    total: str
+    users: int
+    covered: bool
+
+
+class SiblingOut(Schema):
+    side: Literal["left", "right"]
+    hash: str
+    sum: str
+
+
+class LiabilityProofOut(Schema):
+    """See `apps/trading/liability_tree.py`, which checks it; amounts in smallest units."""
+
+    user: UUID
+    salt: str
+    amount: str
+    path: list[SiblingOut]
+    root: str
+    total: str
+
+
 class PayoutTargetIn(Schema):
     address: str | None
 

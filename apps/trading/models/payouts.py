@@ -94,6 +94,10 @@ class ReserveCheck(models.Model):
     difference = AmountField(
         help_text="contract + unswept - liabilities - pending; anything but 0 is an alarm"
     )
+    proof = models.UUIDField(null=True, unique=True, help_text="A tree of what is owed, of this snapshot.")
+    root = HashField(null=True)
+    owed = AmountField(null=True, help_text="to all users: the sum at the root")
+    users = models.PositiveIntegerField(null=True)
     checked_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

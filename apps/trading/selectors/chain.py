@@ -1,5 +1,6 @@
 """Deposits, settlement batches, payouts and reserves as the API shows them."""
 
+import json
 from typing import Any
 from uuid import UUID
 
@@ -7,7 +8,7 @@ from django.conf import settings
 from django.db.models import Q
 
 from aitbc.chain.addresses import bytes32
-from aitbc.core import money
+from aitbc.core import db, money
 from aitbc.core.errors import NotFound, Unavailable
 from aitbc.core.pagination import decode, encode
 from apps.trading import claims
@@ -143,6 +144,38 @@ def reserves(*, asset: str) -> dict[str, Any]:
     found = ReserveCheck.objects.filter(network=settings.CHAIN_NETWORK, asset=asset).first()
     if found is None:
         raise Unavailable("reserves.unchecked", "the reserves have not been compared yet")
+    return _reserves_document(found)
+
+
+def liabilities() -> dict[str, Any]:
+    """The last proof, beside the reserve at the same final block; Unavailable before the first."""
+    found = _proven()
+    return _reserves_document(found) | {
+        "root": (found.root or "")[2:],
+        "total": str(found.owed),
+        "users": found.users,
+        "covered": (found.contract or 0) + (found.unswept or 0) - (found.pending or 0) >= (found.owed or 0),
+    }
+
+
+def liability_proof(*, user: UUID) -> dict[str, Any]:
+    """The owner's leaf and path in the last tree; NotFound "liabilities.none" for who had no account then."""
+    last = _proven()
+    found = db.value("SELECT liability_proof(%s::uuid, %s::uuid)::text", (last.proof, user))
+    if found is None:
+        raise NotFound("liabilities.none", "the last proof of liabilities knows no account of yours")
+    document: dict[str, Any] = json.loads(found)
+    return document | {"root": (last.root or "")[2:], "total": str(last.owed)}
+
+
+def _proven() -> ReserveCheck:
+    found = ReserveCheck.objects.filter(network=settings.CHAIN_NETWORK, proof__isnull=False).first()
+    if found is None:
+        raise Unavailable("liabilities.unproven", "the liabilities have not been proven yet")
+    return found
+
+
+def _reserves_document(found: ReserveCheck) -> dict[str, Any]:
     return {
         "asset": found.asset,
         "ledger_liabilities": _show(found.liabilities),

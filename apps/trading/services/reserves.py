@@ -1,46 +1,48 @@
 """Ledger against chain, at one final block and from one database snapshot (protocols 5)."""
 
-from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
 
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
 
-from aitbc.chain import reads
-from aitbc.chain.models import FinalEvent, NetworkStatus
+from aitbc.chain import intents, reads
+from aitbc.chain.addresses import bytes32
 from aitbc.core import db
 from aitbc.core.errors import Unavailable
+from aitbc.core.ids import uuid7
 from aitbc.core.outbox import announce
-from apps.trading.models import DepositAddress, ReserveCheck
+from apps.trading.models import ReserveCheck
+from apps.trading.services import journal
 
 log = structlog.get_logger(__name__)
+KEPT_TREES: Final = 7
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    block: int
-    block_hash: str
-    liabilities: int
-    pending: int
-    addresses: list[str]
-
-
-def check_reserves() -> ReserveCheck:
-    """Compare and store; a difference is announced as `trading.reserves_differ` and logged critical.
+def check_reserves(*, prove: bool = False) -> ReserveCheck:
+    """Compare and store; a difference is announced as `trading.reserves_differ` and logged critical. `prove`
+    also builds the tree of what is owed to each user, of the same snapshot, and anchors its root.
 
     Unavailable while the chain cannot be asked or nothing is final yet: unknown is not equal.
     """
     db.outside_transaction()
-    snapshot = _snapshot()
-    contract, unswept = reads.balances(block=snapshot.block, addresses=snapshot.addresses)
-    difference = contract + unswept - snapshot.liabilities - snapshot.pending
+    facts, addresses = _snapshot(prove=prove)
+    contract, unswept = reads.balances(block=facts["block_number"], addresses=addresses)
+    difference = contract + unswept - facts["liabilities"] - facts["pending"]
     with transaction.atomic():
         check = ReserveCheck.objects.create(
-            network=settings.CHAIN_NETWORK, asset="AIT", difference=difference,
-            block_number=snapshot.block, block_hash=snapshot.block_hash, contract=contract, unswept=unswept,
-            liabilities=snapshot.liabilities, pending=snapshot.pending,
-        )  # fmt: skip
-        ReserveCheck.objects.filter(network=check.network, difference=0, id__lt=check.pk - 1000).delete()
+            network=settings.CHAIN_NETWORK,
+            asset="AIT",
+            contract=contract,
+            unswept=unswept,
+            difference=difference,
+            **facts,
+        )
+        plain = ReserveCheck.objects.filter(network=check.network, difference=0, proof=None)
+        plain.filter(id__lt=check.pk - 1000).delete()
+        if check.proof:
+            _anchor(check, check.proof)
         if difference:
             announce("trading.reserves_differ", f"reserves:{check.network}", {"difference": str(difference)})
             log.critical(
@@ -49,42 +51,38 @@ def check_reserves() -> ReserveCheck:
     return check
 
 
-def _snapshot() -> Snapshot:
+def _snapshot(*, prove: bool) -> tuple[dict[str, Any], list[str]]:
+    """(fields of a check, deposit addresses); all statements see the same state of the database."""
     with transaction.atomic():
         connection.cursor().execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        status = NetworkStatus.objects.filter(network=settings.CHAIN_NETWORK).first()
-        if status is None or status.final_hash is None:
+        found = db.row("SELECT * FROM reserve_snapshot(%s)", (settings.CHAIN_NETWORK,))
+        if found is None:
             raise Unavailable("reserves.unchecked", "no block of this network is final yet")
-        addresses = [
-            str(address)
-            for address in DepositAddress.objects.filter(network=status.network).values_list(
-                "address", flat=True
-            )
-        ]
-        return Snapshot(
-            block=status.final_height,
-            block_hash=str(status.final_hash),
-            liabilities=_liabilities(status.network),
-            pending=_pending(status, {*addresses, reads.settlement_address()}),
-            addresses=addresses,
-        )
+        block, block_hash, liabilities, pending, addresses = found
+        facts = {"block_number": block, "block_hash": block_hash}
+        facts |= {"liabilities": int(liabilities), "pending": int(pending)}
+        return facts | (_tree() if prove else {}), addresses
 
 
-def _liabilities(network: str) -> int:
-    """All that the ledger owes against this chain: its mirror account, which runs negative."""
-    return -int(
-        db.value(
-            """SELECT coalesce(sum(posted), 0) FROM trading_account
-                WHERE kind = 'external' AND asset_id = 'AIT' AND chain = %s""",
-            (network,),
-        )
+def _tree() -> dict[str, Any]:
+    proof, published = uuid7(), ReserveCheck.objects.exclude(proof=None).values_list("proof", flat=True)
+    found = db.row(
+        "SELECT * FROM liabilities_prove(%s::uuid, %s, %s::uuid[])",
+        (proof, settings.CHAIN_NETWORK, list(published[: KEPT_TREES - 1])),
+    )
+    return (
+        {}
+        if found is None
+        else {"proof": proof, "root": "0x" + found[0], "owed": int(found[1]), "users": found[2]}
     )
 
 
-def _pending(status: NetworkStatus, ours: set[str]) -> int:
-    """Net inflow of final transfers that are not consumed yet."""
-    waiting = FinalEvent.objects.filter(
-        network=status.network, contract="AIT", name="Transfer", id__gt=status.event_cursor
+def _anchor(check: ReserveCheck, proof: UUID) -> None:
+    """Fix the root on the chain beside the ledger's head of that time."""
+    intents.request_intent(
+        kind="settlement.liabilities",
+        business_key=f"liabilities:{proof}",
+        contract="Settlement",
+        function="anchor",
+        args=[bytes32(proof), str(check.root), str(check.users), journal.head()],
     )
-    moved = [(e.args["from"] in ours, e.args["to"] in ours, int(e.args["value"])) for e in waiting]
-    return sum(amount * (into - out) for out, into, amount in moved)
