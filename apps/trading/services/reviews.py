@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Final
 
 from django.db import transaction
-from django.db.models.functions import Now
 
 from aitbc.accounts.models import Role, User
 from aitbc.chain import approvals, intents, keystore, networks, signing
@@ -54,7 +53,7 @@ def approve(
         found.approved_by, found.approved_at = by, now
         found.approval = signer.sign(bytes.fromhex(seen[2:]))
         if isinstance(found, Withdrawal):
-            withdrawals.forward(found, now)
+            withdrawals.forward(found)
         else:
             payouts.promise(found)
     return found
@@ -71,14 +70,7 @@ def _refuse(item: Withdrawal | PayoutBatch, by: User, seen: str, now: datetime) 
         raise Conflict("approval.differs", "this is not the hash of what would be sent")
 
 
-def lapse_due(limit: int = 100) -> int:
+def lapse_due() -> int:
     """Release what nobody approved in time; how many."""
-    with transaction.atomic():
-        late = {"state": REVIEW, "review_until__lt": Now()}
-        asked = Withdrawal.objects.select_for_update(skip_locked=True).filter(**late)[:limit]
-        sealed = PayoutBatch.objects.select_for_update(skip_locked=True).filter(**late)[:limit]
-        for item in asked:
-            withdrawals.release(item, Withdrawal.State.LAPSED)
-        for batch in sealed:
-            payouts.resolve(batch, PayoutBatch.State.LAPSED)
-        return len(asked) + len(sealed)
+    lapsed: int = db.value("SELECT reviews_lapse(100)")
+    return lapsed
