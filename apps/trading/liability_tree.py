@@ -30,7 +30,7 @@ def verify(document: Mapping[str, Any]) -> int:
             raise ValueError("a sibling stands on the left or on the right")
         node = _sha256("node:" + ":".join(pair if step["side"] == "right" else reversed(pair)))
         total = _sum(str(total + sibling))
-    if (node, total) != (document.get("root"), _sum(document.get("total"))):
+    if (f"0x{node}", total) != (document.get("root"), _sum(document.get("total"))):
         raise ValueError("it does not lead to this root and total")
     return amount
 

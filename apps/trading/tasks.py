@@ -4,7 +4,7 @@ from celery import shared_task
 
 from aitbc.core import db
 from aitbc.core.tasks import RETRY_UNAVAILABLE
-from apps.trading.services import reserves, reviews, schedule, withdrawals
+from apps.trading.services import payouts, reserves, reviews, schedule, withdrawals
 
 
 @shared_task(name="trading.mature", **RETRY_UNAVAILABLE)
@@ -21,7 +21,7 @@ def settle() -> dict[str, int]:
         "receipts": schedule.seal_due_batches(),
         "payouts": schedule.seal_due_payouts(),
         "withdrawals": withdrawals.send_due(),
-        "claims": schedule.sweep_due_claims(),
+        "claims": payouts.sweep_claims(),
         "lapsed": reviews.lapse_due(),
     }
 

@@ -151,7 +151,7 @@ def liabilities() -> dict[str, Any]:
     """The last proof, beside the reserve at the same final block; Unavailable before the first."""
     found = _proven()
     return _reserves_document(found) | {
-        "root": (found.root or "")[2:],
+        "root": found.root,
         "total": str(found.owed),
         "users": found.users,
         "covered": (found.contract or 0) + (found.unswept or 0) - (found.pending or 0) >= (found.owed or 0),
@@ -165,7 +165,7 @@ def liability_proof(*, user: UUID) -> dict[str, Any]:
     if found is None:
         raise NotFound("liabilities.none", "the last proof of liabilities knows no account of yours")
     document: dict[str, Any] = json.loads(found)
-    return document | {"root": (last.root or "")[2:], "total": str(last.owed)}
+    return document | {"root": last.root, "total": str(last.owed)}
 
 
 def _proven() -> ReserveCheck:

@@ -1,6 +1,6 @@
 """Ledger against chain, at one final block and from one database snapshot (protocols 5)."""
 
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -11,13 +11,12 @@ from aitbc.chain import intents, reads
 from aitbc.chain.addresses import bytes32
 from aitbc.core import db
 from aitbc.core.errors import Unavailable
-from aitbc.core.ids import uuid7
 from aitbc.core.outbox import announce
 from apps.trading.models import ReserveCheck
 from apps.trading.services import journal
 
 log = structlog.get_logger(__name__)
-KEPT_TREES: Final = 7
+_FROZEN = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET LOCAL statement_timeout = '10min'"
 
 
 def check_reserves(*, prove: bool = False) -> ReserveCheck:
@@ -29,52 +28,34 @@ def check_reserves(*, prove: bool = False) -> ReserveCheck:
     db.outside_transaction()
     facts, addresses = _snapshot(prove=prove)
     contract, unswept = reads.balances(block=facts["block_number"], addresses=addresses)
-    difference = contract + unswept - facts["liabilities"] - facts["pending"]
+    difference = contract + unswept - int(facts["liabilities"] + facts["pending"])
     with transaction.atomic():
         check = ReserveCheck.objects.create(
-            network=settings.CHAIN_NETWORK,
-            asset="AIT",
-            contract=contract,
-            unswept=unswept,
-            difference=difference,
-            **facts,
-        )
+            network=settings.CHAIN_NETWORK, asset="AIT", contract=contract, unswept=unswept,
+            difference=difference, **facts,
+        )  # fmt: skip
         plain = ReserveCheck.objects.filter(network=check.network, difference=0, proof=None)
         plain.filter(id__lt=check.pk - 1000).delete()
         if check.proof:
             _anchor(check, check.proof)
         if difference:
             announce("trading.reserves_differ", f"reserves:{check.network}", {"difference": str(difference)})
-            log.critical(
-                "reserves differ", network=check.network, block=check.block_number, difference=difference
-            )
+            log.critical("reserves differ", network=check.network, block=check.block_number, by=difference)
     return check
 
 
 def _snapshot(*, prove: bool) -> tuple[dict[str, Any], list[str]]:
     """(fields of a check, deposit addresses); all statements see the same state of the database."""
     with transaction.atomic():
-        connection.cursor().execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        connection.cursor().execute(_FROZEN)
         found = db.row("SELECT * FROM reserve_snapshot(%s)", (settings.CHAIN_NETWORK,))
         if found is None:
             raise Unavailable("reserves.unchecked", "no block of this network is final yet")
-        block, block_hash, liabilities, pending, addresses = found
-        facts = {"block_number": block, "block_hash": block_hash}
-        facts |= {"liabilities": int(liabilities), "pending": int(pending)}
-        return facts | (_tree() if prove else {}), addresses
-
-
-def _tree() -> dict[str, Any]:
-    proof, published = uuid7(), ReserveCheck.objects.exclude(proof=None).values_list("proof", flat=True)
-    found = db.row(
-        "SELECT * FROM liabilities_prove(%s::uuid, %s, %s::uuid[])",
-        (proof, settings.CHAIN_NETWORK, list(published[: KEPT_TREES - 1])),
-    )
-    return (
-        {}
-        if found is None
-        else {"proof": proof, "root": "0x" + found[0], "owed": int(found[1]), "users": found[2]}
-    )
+        facts = dict(zip(("block_number", "block_hash", "liabilities", "pending"), found[:4], strict=True))
+        tree = db.rows("SELECT * FROM liabilities_prove(%s)", (settings.CHAIN_NETWORK,)) if prove else []
+        for made in tree:  # none before anybody has an account
+            facts |= dict(zip(("proof", "root", "owed", "users"), made, strict=True))
+        return facts, found[4]
 
 
 def _anchor(check: ReserveCheck, proof: UUID) -> None:

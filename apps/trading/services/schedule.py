@@ -41,12 +41,6 @@ def seal_due_payouts() -> int:
     return batch.count if batch else 0
 
 
-def sweep_due_claims() -> int:
-    """Claim for providers who have waited long enough, where the platform offers that; how many."""
-    age = parameters.get("claim_sweep_seconds")
-    return payouts.sweep_claims(older_than=age) if age else 0
-
-
 def _payouts_due() -> bool:
     due: bool = db.value(
         """SELECT coalesce(max(created_at) <= clock_timestamp() - %s * interval '1 second', true)

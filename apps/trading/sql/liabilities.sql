@@ -36,13 +36,15 @@ $$;
 -- One leaf per user: all he has (available, held, maturing, claimable on this chain), under 256 random bits of his
 -- own and in their order, so that a neighbour learns an amount and never whose. A node commits both sides' hashes
 -- and sums; one without a partner goes up unchanged.
-CREATE OR REPLACE FUNCTION liabilities_prove(p_proof uuid, p_network text, p_keep uuid[])
-RETURNS TABLE (root text, owed numeric, users int)
+CREATE OR REPLACE FUNCTION liabilities_prove(p_network text)
+RETURNS TABLE (proof uuid, root text, owed numeric, users int)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+#variable_conflict use_column
 DECLARE
-  height int := 0; width int;
+  p_proof uuid := uuidv7(); height int := 0; width int; people int;
 BEGIN
-  DELETE FROM trading_liability_node WHERE NOT proof = ANY (p_keep);
+  DELETE FROM trading_liability_node   -- six trees stay beside the new one; their roots are kept for good
+   WHERE NOT proof = ANY (ARRAY(SELECT proof FROM trading_reservecheck WHERE proof IS NOT NULL ORDER BY id DESC LIMIT 6));
   INSERT INTO trading_liability_node (proof, level, place, hash, total, person, salt)
   SELECT p_proof, 0, row_number() OVER (ORDER BY x.salt) - 1,
          liability_hash(format('leaf:%s:%s:%s', x.salt, x.person, x.total)), x.total, x.person, x.salt
@@ -54,7 +56,7 @@ BEGIN
              AND (kind IN ('available', 'maturing') OR (kind = 'claimable' AND chain = p_network))
            GROUP BY owner_id) x;
   GET DIAGNOSTICS width = ROW_COUNT;
-  users := width;
+  people := width;
   WHILE width > 1 LOOP
     INSERT INTO trading_liability_node (proof, level, place, hash, total)
     SELECT p_proof, height + 1, n.place / 2,   -- grouped, not joined: linear, whatever the planner knows
@@ -65,7 +67,7 @@ BEGIN
     GET DIAGNOSTICS width = ROW_COUNT;
     height := height + 1;
   END LOOP;
-  RETURN QUERY SELECT n.hash, n.total, users FROM trading_liability_node n WHERE n.proof = p_proof AND n.level = height;
+  RETURN QUERY SELECT p_proof, '0x' || n.hash, n.total, people FROM trading_liability_node n WHERE n.proof = p_proof AND n.level = height;
 END $$;
 
 -- A user's leaf and the siblings from it up to the root; NULL for who has no leaf.

@@ -165,3 +165,31 @@ BEGIN
   END LOOP;
   RETURN n;
 END $$;
+
+-- Leaves of receipts for a batch, in order, marked as its own: none when nothing waits, or when fewer than `p_limit`
+-- wait and none of them is `p_older` seconds old.
+CREATE OR REPLACE FUNCTION receipts_take(p_batch uuid, p_limit int, p_older int) RETURNS TABLE (leaf bytea)
+LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+DECLARE
+  waiting bigint; oldest timestamptz;
+BEGIN
+  SELECT count(*), min(created_at) INTO waiting, oldest FROM trading_receipt_leaf WHERE batch_id IS NULL;
+  IF waiting = 0 OR (waiting < p_limit AND oldest > clock_timestamp() - p_older * interval '1 second') THEN RETURN; END IF;
+  RETURN QUERY
+    WITH taken AS (
+      UPDATE trading_receipt_leaf l SET batch_id = p_batch, position = o.place - 1
+        FROM (SELECT t.id, row_number() OVER (ORDER BY t.id) AS place FROM (
+                SELECT w.id FROM trading_receipt_leaf w WHERE w.batch_id IS NULL ORDER BY w.id LIMIT p_limit
+                FOR UPDATE SKIP LOCKED) t) o
+       WHERE l.id = o.id RETURNING l.position AS place, l.leaf AS hash)
+    SELECT hash FROM taken ORDER BY place;
+END $$;
+
+-- Final batches of which leaves stay unclaimed for longer than the platform lets them; none while that is off (0).
+CREATE OR REPLACE FUNCTION payouts_unclaimed(p_network text) RETURNS SETOF trading_payoutbatch
+LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
+  SELECT b.* FROM trading_payoutbatch b JOIN accounts_parameter p ON p.name = 'claim_sweep_seconds' AND p.value > 0
+   WHERE b.network = p_network AND b.state = 'final' AND b.finalized_at <= clock_timestamp() - p.value * interval '1 second'
+     AND EXISTS (SELECT 1 FROM trading_payoutleaf l WHERE l.batch_id = b.id AND l.claimed_at IS NULL)
+   ORDER BY b.id LIMIT 10
+$$;

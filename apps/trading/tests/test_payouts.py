@@ -17,7 +17,13 @@ from apps.trading.models import Account, PayoutBatch, PayoutLeaf, PayoutTarget
 from apps.trading.selectors.chain import payouts_of
 from apps.trading.services import ledger, schedule
 from apps.trading.services.deposits import deposit_address
-from apps.trading.services.payouts import finish_payouts, receive_claim, seal_payouts, set_target
+from apps.trading.services.payouts import (
+    finish_payouts,
+    receive_claim,
+    seal_payouts,
+    set_target,
+    sweep_claims,
+)
 
 NOW = {"minimum": 1, "most": 10**30, "wait_seconds": 0, "alone": 10**30}
 
@@ -217,12 +223,12 @@ def test_the_platform_may_pay_the_gas_of_many_claims(net, mike, nora):
     nora.target()
     batch = seal_payouts(**NOW)
     net.settle()
-    assert schedule.sweep_due_claims() == 0  # off, as it is delivered
+    assert sweep_claims() == 0  # off, as it is delivered
     parameters.change(name="claim_sweep_seconds", value=3600, by=None)
-    assert schedule.sweep_due_claims() == 0  # too early
+    assert sweep_claims() == 0  # too early
     PayoutBatch.objects.update(finalized_at=timezone.now() - timedelta(hours=1))
 
-    assert (schedule.sweep_due_claims(), schedule.sweep_due_claims()) == (2, 0)
+    assert (sweep_claims(), sweep_claims()) == (2, 0)
     nora.claim(net)  # before the operator's transaction: it must not stop mike's
     net.settle()
 
@@ -234,7 +240,7 @@ def test_the_platform_may_pay_the_gas_of_many_claims(net, mike, nora):
     paid = {leaf.user_id: leaf.claim_tx for leaf in batch.leaves.all()}
     assert paid[mike.user] == intent.tx_hash != paid[nora.user]
     assert external() == 0
-    assert schedule.sweep_due_claims() == 0
+    assert sweep_claims() == 0
 
 
 def test_nobody_is_paid_where_nobody_could_move_it(net, mike):
