@@ -24,8 +24,8 @@ def verify(document: Mapping[str, Any]) -> int:
     salt, user = _match(_HEX, document.get("salt"), "salt"), _match(_USER, document.get("user"), "user")
     node = _sha256(f"leaf:{salt}:{user}:{amount}")
     for step in document.get("path", ()):
-        sibling = _sum(step.get("sum"))
-        pair = [f"{node}:{total}", f"{_match(_HEX, step.get('hash'), 'hash')}:{sibling}"]
+        sibling, other = _sum(step.get("sum")), _match(_HEX, step.get("hash"), "hash")
+        pair = [f"{node}:{total}", f"{other}:{sibling}"]
         if step.get("side") not in ("left", "right"):
             raise ValueError("a sibling stands on the left or on the right")
         node = _sha256("node:" + ":".join(pair if step["side"] == "right" else reversed(pair)))

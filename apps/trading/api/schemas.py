@@ -72,7 +72,7 @@ class DepositList(Schema):
 class WithdrawalIn(Strict):
     amount: str
     address: str
-    asset: Literal["AIT"] = "AIT"
+    asset: Literal["AIT", "CREDIT"] = "AIT"
     chain: str | None = None
 
 

@@ -150,12 +150,9 @@ def reserves(*, asset: str) -> dict[str, Any]:
 def liabilities() -> dict[str, Any]:
     """The last proof, beside the reserve at the same final block; Unavailable before the first."""
     found = _proven()
-    return _reserves_document(found) | {
-        "root": found.root,
-        "total": str(found.owed),
-        "users": found.users,
-        "covered": (found.contract or 0) + (found.unswept or 0) - (found.pending or 0) >= (found.owed or 0),
-    }
+    ours = (found.contract or 0) + (found.unswept or 0) - (found.pending or 0)
+    proven = {"root": found.root, "total": str(found.owed), "covered": ours >= (found.owed or 0)}
+    return _reserves_document(found) | proven | {"users": found.users}
 
 
 def liability_proof(*, user: UUID) -> dict[str, Any]:

@@ -6,7 +6,7 @@ refuses the operator without it.
 """
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from django.db import transaction
 
@@ -23,12 +23,13 @@ REVIEW: Final = "review"
 
 def payload(item: Withdrawal | PayoutBatch) -> str:
     """0x hex of the 32 bytes that the approver signs and the contract checks."""
+    values: dict[str, Any]
     if isinstance(item, Withdrawal):
-        struct = approvals.WITHDRAWAL
-        values = {"intentId": bytes32(item.pk), "to": item.address, "amount": item.amount}
+        struct, values = approvals.WITHDRAWAL, {"intentId": bytes32(item.pk)}
+        values |= {"to": item.address, "amount": item.amount}
     else:
-        struct = approvals.PAYOUT
-        values = {"batchId": bytes32(item.pk), "root": item.root, "total": item.total, "count": item.count}
+        struct, values = approvals.PAYOUT, {"batchId": bytes32(item.pk), "root": item.root}
+        values |= {"total": item.total, "count": item.count}
     domain = approvals.settlement_domain(networks.chain_id(), intents.address_of("Settlement"))
     return "0x" + signing.digest(domain, struct, values).hex()
 

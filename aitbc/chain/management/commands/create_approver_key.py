@@ -1,15 +1,11 @@
-"""`manage.py create_approver_key`: the second key, whose passphrase only its owner knows."""
-
 import sys
 from argparse import ArgumentParser
-from typing import Any, Final
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from aitbc.chain import keystore, signing
 from aitbc.core.errors import DomainError
-
-SHORTEST: Final = 15  # NIST SP 800-63B-4 for a password that stands alone
 
 
 class Command(BaseCommand):
@@ -21,11 +17,11 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         passphrase = sys.stdin.readline().rstrip("\n")
-        if len(passphrase) < SHORTEST:
-            raise CommandError(f"the passphrase needs at least {SHORTEST} characters")
+        if len(passphrase) < 15:  # NIST SP 800-63B-4, for a password that stands alone
+            raise CommandError("the passphrase needs at least 15 characters")
         key, cost = signing.new_private_key(), keystore.PERSONAL_SCRYPT_N
         try:
-            made = keystore.store(keystore.APPROVER, key, passphrase=passphrase, cost=cost)
+            made = keystore.store("approver", key, passphrase=passphrase, cost=cost)
         except DomainError as error:
             raise CommandError(f"{error.code}: {error.message}") from error
         self.stdout.write(made.address)
