@@ -28,3 +28,10 @@ def under(what: str, figure: float, unit: str, bar: float) -> dict[str, Any]:
         "bar": f"< {bar}",
         "ok": figure < bar,
     }
+
+
+def at_most(what: str, figure: float, unit: str, reference: float, bar: float) -> dict[str, Any]:
+    """Less is better, measured against a reference of the same run."""
+    ratio = round(figure / reference, 4)
+    found = at_least(what, figure, unit, reference, None)
+    return found | {"ratio": ratio, "bar": f"<= {bar}x", "ok": ratio <= bar}

@@ -1,31 +1,40 @@
-"""Gas of the contracts' calls, measured on a private chain. Run: python -m bench.settlement"""
+"""Gas of the contracts' calls, measured on a private chain. `make bench NAME=settlement`.
 
+What a settlement of 1,000 receipts costs each, of 20 and of 200 providers who never held AIT before: its
+anchor, the promise of the payout and all claims, beside a plain AIT transfer to a new account in the same
+run. Ends with one JSON line.
+"""
+
+import json
 import os
+import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "aitbc.settings.test")
 django.setup()
 
-from aitbc.chain import merkle  # noqa: E402 - Django first
+from aitbc.chain import merkle, signing  # noqa: E402 - Django first
 from aitbc.chain.addresses import bytes32  # noqa: E402
+from aitbc.chain.approvals import PAYOUT, settlement_domain  # noqa: E402
 from aitbc.chain.client import Client  # noqa: E402
 from aitbc.chain.signing import digest  # noqa: E402
 from aitbc.chain.testing import (  # noqa: E402
     AIT,
-    PAYOUT,
     TEST_CHAIN_ID,
     Actor,
     Deployed,
     running_anvil,
-    settlement_domain,
 )
 from aitbc.core.ids import uuid7  # noqa: E402
 from apps.trading import claims  # noqa: E402
+from bench.results import at_most  # noqa: E402
 
 NO_HEAD = "0x" + "00" * 32
+RECEIPTS = 1_000
 
 
 class Bench:
@@ -101,14 +110,51 @@ class Bench:
             claim = self.settlement.send(self.alice, "claim", bytes32(batch), 0, *shares[0], proof)
             self.show(f"claim of 1 among {count}", claim.gas_used)
 
+    def transfer(self) -> int:
+        """A plain transfer to an account that never held AIT."""
+        to = signing.address_of(signing.new_private_key())
+        gas = self.token.send(self.alice, "transfer", to, AIT).gas_used
+        self.show("plain transfer to a new account", gas)
+        return gas
 
-def main() -> None:
+    def settlement_of(self, providers: int, transfer: int) -> dict[str, Any]:
+        """Anchor of RECEIPTS receipts, one payout and all its claims, to accounts that never held AIT."""
+        batch = uuid7()
+        root = "0x" + merkle.leaf(batch.bytes).hex()
+        steps = [self.settlement.send(self.operator, "anchor", bytes32(batch), root, RECEIPTS, NO_HEAD)]
+        shares = [
+            (signing.address_of(signing.new_private_key()), AIT * (i + 1) // 7) for i in range(providers)
+        ]
+        tree = merkle.Tree(
+            [claims.leaf(batch=batch, position=i, address=a, amount=n) for i, (a, n) in enumerate(shares)]
+        )
+        promise = [bytes32(batch), "0x" + tree.root.hex(), sum(n for _, n in shares), providers]
+        values = dict(zip(("batchId", "root", "total", "count"), promise, strict=True))
+        domain = settlement_domain(TEST_CHAIN_ID, self.settlement.address)
+        approval = self.approver.signer.sign(digest(domain, PAYOUT, values))
+        steps.append(self.settlement.send(self.operator, "openPayout", *promise, approval))
+        args = claims.claim_many(batch=batch, tree=tree, shares=list(enumerate(shares)))
+        steps.append(self.settlement.send(self.operator, "claimMany", *args))
+        for address, amount in shares:
+            assert self.token.read("balanceOf", address) == amount
+        for name, step in zip(("anchor", "openPayout", "claimMany"), steps, strict=True):
+            self.show(f"{name}, {RECEIPTS} receipts of {providers}", step.gas_used, RECEIPTS)
+        each = sum(step.gas_used for step in steps) / RECEIPTS
+        what = f"gas per receipt, {RECEIPTS} receipts of {providers} providers, claims included"
+        return at_most(what, round(each, 1), "gas", transfer, providers / RECEIPTS)
+
+
+def main() -> int:
     with tempfile.TemporaryDirectory(prefix="aitbc-") as folder, running_anvil(Path(folder)) as url:
         print(f"{'call':<44}{'gas':>10}")
         bench = Bench(Client(url, TEST_CHAIN_ID))
         for measure in (bench.deposits, bench.anchors, bench.withdrawals, bench.payouts):
             measure()
+        transfer = bench.transfer()
+        rows = [bench.settlement_of(providers, transfer) for providers in (20, 200)]
+    print(json.dumps({"name": "settlement", "results": rows}))
+    return 0 if all(row["ok"] for row in rows) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,7 +10,8 @@ import {BitMaps} from "@openzeppelin/contracts/utils/structs/BitMaps.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
 import {Pausable} from "@openzeppelin/contracts/utils/Pausable.sol";
-import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
+import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 import {DepositForwarder} from "./DepositForwarder.sol";
 
@@ -18,14 +19,22 @@ import {DepositForwarder} from "./DepositForwarder.sol";
 /// @notice The operator acts alone up to `approvalThreshold` per call; above it the approver signs
 /// too, and nobody exceeds `dailyCap`. Every effect carries an id that is accepted once, so a lost
 /// reply can never pay twice.
-contract Settlement is Ownable2Step, Pausable, ReentrancyGuard, EIP712 {
+contract Settlement is Ownable2Step, Pausable, ReentrancyGuardTransient, EIP712 {
     using SafeERC20 for IERC20;
+    using SafeCast for uint256;
     using BitMaps for BitMaps.BitMap;
 
+    /// 128 bits hold 3.4 * 10**20 AIT; every cast to them is checked.
     struct Payout {
         bytes32 root;
-        uint256 remaining;
-        uint256 count;
+        uint128 remaining;
+        uint128 count;
+    }
+
+    struct Claim {
+        uint256 index;
+        address account;
+        uint256 amount;
     }
 
     bytes32 private constant WITHDRAWAL_TYPEHASH =
@@ -39,8 +48,8 @@ contract Settlement is Ownable2Step, Pausable, ReentrancyGuard, EIP712 {
     address public operator;
     address public approver;
     address public guardian;
-    uint256 public dailyCap;
-    uint256 public approvalThreshold;
+    uint128 public dailyCap;
+    uint128 public approvalThreshold;
 
     uint256 public depositCount;
     /// @notice Sum of all opened and not yet claimed payouts: not free for withdrawals.
@@ -50,8 +59,8 @@ contract Settlement is Ownable2Step, Pausable, ReentrancyGuard, EIP712 {
     mapping(bytes32 batchId => Payout) public payouts;
 
     mapping(bytes32 batchId => BitMaps.BitMap) private _claimed;
-    uint256 private _level;
-    uint256 private _levelTime;
+    uint128 private _level;
+    uint64 private _levelTime;
 
     event Deposited(uint256 indexed depositId, bytes32 indexed user, address indexed from, uint256 amount);
     event Swept(bytes32 indexed user, address indexed forwarder, uint256 amount);
@@ -73,6 +82,7 @@ contract Settlement is Ownable2Step, Pausable, ReentrancyGuard, EIP712 {
     error InvalidClaim(bytes32 batchId, uint256 index);
     error AlreadyClaimed(bytes32 batchId, uint256 index);
     error TokenNotRescuable();
+    error OwnerNeeded();
 
     modifier onlyOperator() {
         if (msg.sender != operator) revert NotOperator(msg.sender);
@@ -97,11 +107,8 @@ contract Settlement is Ownable2Step, Pausable, ReentrancyGuard, EIP712 {
         TOKEN = token;
         FORWARDER = address(new DepositForwarder(address(this)));
         _setRoles(operator_, approver_, guardian_);
-        dailyCap = dailyCap_;
-        approvalThreshold = approvalThreshold_;
-        _level = dailyCap_;
-        _levelTime = block.timestamp;
-        emit LimitsChanged(dailyCap_, approvalThreshold_);
+        _setLevel(dailyCap_);
+        _setLimits(dailyCap_, approvalThreshold_);
     }
 
     // -- in -------------------------------------------------------------------------------------
@@ -171,7 +178,7 @@ contract Settlement is Ownable2Step, Pausable, ReentrancyGuard, EIP712 {
         if (root == 0 || count == 0) revert ZeroValue();
         if (payouts[batchId].root != 0) revert IdUsed(batchId);
         _allow(total, keccak256(abi.encode(PAYOUT_TYPEHASH, batchId, root, total, count)), approval);
-        payouts[batchId] = Payout(root, total, count);
+        payouts[batchId] = Payout(root, total.toUint128(), count.toUint128());
         promised += total;
         emit PayoutOpened(batchId, root, total, count);
     }
@@ -186,16 +193,75 @@ contract Settlement is Ownable2Step, Pausable, ReentrancyGuard, EIP712 {
     ) external nonReentrant whenNotPaused {
         Payout storage payout = payouts[batchId];
         if (_claimed[batchId].get(index)) revert AlreadyClaimed(batchId, index);
-        bytes32 leaf = keccak256(bytes.concat(keccak256(abi.encode(batchId, index, account, amount))));
         if (
             index >= payout.count || amount > payout.remaining
-                || !MerkleProof.verifyCalldata(proof, payout.root, leaf)
+                || !MerkleProof.verifyCalldata(proof, payout.root, _leaf(batchId, index, account, amount))
         ) revert InvalidClaim(batchId, index);
         _claimed[batchId].set(index);
-        payout.remaining -= amount;
+        payout.remaining -= uint128(amount);
         promised -= amount;
         TOKEN.safeTransfer(account, amount);
         emit Claimed(batchId, index, account, amount);
+    }
+
+    /// @notice Pays many leaves of a batch, each to its own account; anyone may call. A leaf that was
+    /// claimed before is passed over, so that nobody stops the others by claiming one of them first.
+    /// @param proof What the leaves lack to give the root, with `flags` as MerkleProof takes them.
+    /// @return paid How many leaves were paid by this call.
+    function claimMany(
+        bytes32 batchId,
+        Claim[] calldata claims,
+        bytes32[] calldata proof,
+        bool[] calldata flags
+    ) external nonReentrant whenNotPaused returns (uint256 paid) {
+        if (claims.length == 0) revert ZeroValue();
+        bool[] memory due = _redeem(batchId, claims, proof, flags);
+        for (uint256 i = 0; i < claims.length; ++i) {
+            if (!due[i]) continue;
+            Claim calldata item = claims[i];
+            ++paid;
+            TOKEN.safeTransfer(item.account, item.amount);
+            emit Claimed(batchId, item.index, item.account, item.amount);
+        }
+    }
+
+    /// @dev All effects of `claimMany` before its first transfer: which leaves are due, now marked.
+    function _redeem(
+        bytes32 batchId,
+        Claim[] calldata claims,
+        bytes32[] calldata proof,
+        bool[] calldata flags
+    ) private returns (bool[] memory due) {
+        Payout storage payout = payouts[batchId];
+        BitMaps.BitMap storage done = _claimed[batchId];
+        due = new bool[](claims.length);
+        bytes32[] memory leaves = new bytes32[](claims.length);
+        uint256 count = payout.count;
+        uint256 total = 0;
+        for (uint256 i = 0; i < claims.length; ++i) {
+            Claim calldata item = claims[i];
+            if (item.index >= count) revert InvalidClaim(batchId, item.index);
+            leaves[i] = _leaf(batchId, item.index, item.account, item.amount);
+            if (done.get(item.index)) continue; // also a leaf named twice in one call
+            done.set(item.index);
+            due[i] = true;
+            total += item.amount;
+        }
+        if (
+            total > payout.remaining
+                || !MerkleProof.multiProofVerifyCalldata(proof, flags, payout.root, leaves)
+        ) revert InvalidClaim(batchId, claims[0].index);
+        payout.remaining -= uint128(total);
+        promised -= total;
+    }
+
+    /// @dev Hashed twice: nothing of 64 bytes, which an inner node is, hashes to a leaf.
+    function _leaf(bytes32 batchId, uint256 index, address account, uint256 amount)
+        private
+        pure
+        returns (bytes32)
+    {
+        return keccak256(bytes.concat(keccak256(abi.encode(batchId, index, account, amount))));
     }
 
     function claimed(bytes32 batchId, uint256 index) external view returns (bool) {
@@ -204,8 +270,9 @@ contract Settlement is Ownable2Step, Pausable, ReentrancyGuard, EIP712 {
 
     /// @notice What may still leave now: the allowance refills evenly, by one `dailyCap` per day.
     function availableOutflow() public view returns (uint256) {
-        uint256 level = _level + (block.timestamp - _levelTime) * dailyCap / 1 days;
-        return level < dailyCap ? level : dailyCap;
+        uint256 cap = dailyCap;
+        uint256 level = _level + (block.timestamp - _levelTime) * cap / 1 days;
+        return level < cap ? level : cap;
     }
 
     function _allow(uint256 amount, bytes32 structHash, bytes calldata approval) private {
@@ -220,8 +287,12 @@ contract Settlement is Ownable2Step, Pausable, ReentrancyGuard, EIP712 {
                     approver, _hashTypedDataV4(structHash), approval
                 )
         ) revert NotApproved();
-        _level = available - amount;
-        _levelTime = block.timestamp;
+        _setLevel(available - amount);
+    }
+
+    function _setLevel(uint256 level) private {
+        _level = level.toUint128();
+        _levelTime = uint64(block.timestamp);
     }
 
     // -- rule -----------------------------------------------------------------------------------
@@ -239,11 +310,13 @@ contract Settlement is Ownable2Step, Pausable, ReentrancyGuard, EIP712 {
 
     function setLimits(uint256 dailyCap_, uint256 approvalThreshold_) external onlyOwner {
         uint256 available = availableOutflow();
-        _level = available < dailyCap_ ? available : dailyCap_;
-        _levelTime = block.timestamp;
-        dailyCap = dailyCap_;
-        approvalThreshold = approvalThreshold_;
-        emit LimitsChanged(dailyCap_, approvalThreshold_);
+        _setLevel(available < dailyCap_ ? available : dailyCap_);
+        _setLimits(dailyCap_, approvalThreshold_);
+    }
+
+    /// @notice Without an owner nobody could end a pause: ownership is handed over, never given up.
+    function renounceOwnership() public view override onlyOwner {
+        revert OwnerNeeded();
     }
 
     /// @notice Returns tokens other than AIT that someone sent here by mistake.
@@ -251,6 +324,12 @@ contract Settlement is Ownable2Step, Pausable, ReentrancyGuard, EIP712 {
         if (address(token) == address(TOKEN)) revert TokenNotRescuable();
         token.safeTransfer(to, amount);
         emit Rescued(address(token), to, amount);
+    }
+
+    function _setLimits(uint256 dailyCap_, uint256 approvalThreshold_) private {
+        dailyCap = dailyCap_.toUint128();
+        approvalThreshold = approvalThreshold_.toUint128();
+        emit LimitsChanged(dailyCap_, approvalThreshold_);
     }
 
     function _setRoles(address operator_, address approver_, address guardian_) private {

@@ -1,14 +1,18 @@
 // Compiles the contracts with fixed settings and writes build/<name>.json.
 // The same sources and packages give the same bytes anywhere: no metadata hash, no absolute paths.
-// `node contracts/build.mjs [--out FOLDER]`; tests compare a fresh FOLDER with the committed build/.
+// `node contracts/build.mjs [--out FOLDER] [--source FILE]`; tests compare a fresh FOLDER with the committed
+// build/, and compile a FILE of their own (its contract has the file's name) in place of the product's.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const solc = createRequire(import.meta.url)("solc");
-const names = ["AIT", "DepositForwarder", "Settlement"];
+const option = (name) => (process.argv.includes(name) ? process.argv[process.argv.indexOf(name) + 1] : null);
+const paths = option("--source")
+  ? [option("--source")]
+  : ["AIT", "DepositForwarder", "Settlement"].map((name) => `contracts/${name}.sol`);
 const settings = {
   optimizer: { enabled: true, runs: 200 },
   evmVersion: "cancun",
@@ -27,7 +31,7 @@ function read(path) {
 
 function compile() {
   const sources = Object.fromEntries(
-    names.map((name) => [`contracts/${name}.sol`, { content: read(`contracts/${name}.sol`).contents }]),
+    paths.map((path) => [path, { content: read(path).contents }]),
   );
   const input = { language: "Solidity", sources, settings };
   const output = JSON.parse(solc.compile(JSON.stringify(input), { import: read }));
@@ -52,12 +56,12 @@ function artifact(name, compiled) {
   };
 }
 
-const flag = process.argv.indexOf("--out");
-const out = flag > 0 ? process.argv[flag + 1] : join(here, "build");
+const out = option("--out") ?? join(here, "build");
 mkdirSync(out, { recursive: true });
 const contracts = compile();
-for (const name of names) {
-  const built = artifact(name, contracts[`contracts/${name}.sol`][name]);
+for (const path of paths) {
+  const name = basename(path, ".sol");
+  const built = artifact(name, contracts[path][name]);
   writeFileSync(join(out, `${name}.json`), `${JSON.stringify(built, null, 1)}\n`);
   console.log(`${name}: ${built.deployed_bytes} bytes`);
 }

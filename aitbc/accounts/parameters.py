@@ -46,16 +46,18 @@ DEFINITIONS = (
     ),
     Definition("payout_seconds", 3600, 0, 604_800, "seconds", "Time between two payout batches."),
     Definition("payout_minimum_milli", 1000, 1, 10**12, "AIT/1000", "Smallest payout to one provider."),
+    Definition("payout_batch_ait", 10_000, 1, 10**9, "AIT", "Most that a payout batch promises."),
     Definition(
-        "payout_batch_ait", 10_000, 1, 10**9, "AIT", "Most that a payout batch promises with one key."
+        "claim_sweep_seconds", 0, 0, 604_800, "seconds", "Age at which the platform claims payouts; 0: never."
     ),
     Definition(
-        "withdrawal_daily_ait",
-        10_000,
-        0,
-        10_000,
-        "AIT",
-        "Most that a user, or an address, may get in 24 hours.",
+        "payout_approval_ait", 10_000, 0, 10_000, "AIT", "A larger payout batch needs a second person."
+    ),
+    Definition(
+        "withdrawal_approval_ait", 1000, 0, 10_000, "AIT", "More per user or address needs a second person."
+    ),
+    Definition(
+        "withdrawal_daily_ait", 10_000, 0, 10**9, "AIT", "Most that a user, or an address, may get in 24 h."
     ),
 )
 

@@ -26,17 +26,26 @@ class Signature:
 
     @property
     def types(self) -> list[str]:
-        return [item["type"] for item in self.inputs]
+        return [_type(item) for item in self.inputs]
 
     @property
     def hash(self) -> bytes:
         return keccak(f"{self.name}({','.join(self.types)})".encode())
 
 
+def _type(item: Mapping[str, Any]) -> str:
+    """The canonical type; a struct is the tuple of its components' types."""
+    inner = ",".join(_type(each) for each in item.get("components", ()))
+    return str(item["type"]).replace("tuple", f"({inner})")
+
+
 def _native(kind: str, value: Any) -> Any:
-    """JSON value -> what eth_abi encodes: amounts travel as decimal strings, bytes as hex."""
+    """JSON value -> what eth_abi encodes: amounts travel as decimal strings, bytes as hex. A struct is a
+    list of its components, none of which is a struct."""
     if kind.endswith("[]"):
         return [_native(kind[:-2], item) for item in value]
+    if kind.startswith("("):
+        return [_native(*each) for each in zip(kind[1:-1].split(","), value, strict=True)]
     if kind == "address":
         return parse_address(value)
     if kind.startswith("bytes") and isinstance(value, str):

@@ -17,7 +17,6 @@ from aitbc.core.errors import Conflict, Unavailable
 
 RECEIPT_SECONDS: Final = 60.0
 ETHER: Final = 10**18
-PAYING_ROLES: Final = ("deployer", "operator", "owner")
 
 
 def deploy(
@@ -27,13 +26,12 @@ def deploy(
 
     The limits of Settlement are in units of 10**-18 AIT.
     """
-    load = keystore.load_or_create if settings.CHAIN_EMBEDDED else keystore.load
-    signers = {role: load(role) for role in keystore.ROLES}
     if settings.CHAIN_EMBEDDED:
-        _fund(client, [signers[role].address for role in PAYING_ROLES])
-    deployer, owner = signers["deployer"], signers["owner"].address
+        _fund(client, [keystore.load_or_create(role).address for role in keystore.ROLES])
+    who = {role: keystore.address(role) for role in keystore.ROLES}
+    deployer, owner = keystore.load("deployer"), who["owner"]
     ait = _adopt(token, client) if token else _deploy(client, deployer, "AIT", owner)
-    roles = [signers[role].address for role in ("operator", "approver", "guardian")]
+    roles = [who[role] for role in ("operator", "approver", "guardian")]
     limits = [str(daily_cap), str(approval_threshold)]
     settlement = _deploy(client, deployer, "Settlement", ait.address, owner, *roles, *limits)
     [address] = read_each(client, "Settlement", "FORWARDER", [[]], block=client.head())
@@ -42,7 +40,7 @@ def deploy(
 
 
 def _fund(client: Client, addresses: list[str]) -> None:
-    """Embedded chain only: gas for the roles that send transactions."""
+    """Embedded chain only: gas for whoever sends transactions."""
     head = client.head()
     for address in addresses:
         if client.balance(address, head) < ETHER:

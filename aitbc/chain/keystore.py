@@ -2,6 +2,8 @@
 
 Files lie in KEYS_DIR as `<role>.json` beside `password`; all are 0600 and refused otherwise. The
 password is 32 random bytes, so the key derivation needs no cost of its own and start-up stays fast.
+The approver's key lies apart, in `approver/`: a person opens it with a passphrase that is stored nowhere,
+so that no process, the chain worker least of all, approves by itself (protocols 8).
 """
 
 import json
@@ -19,7 +21,9 @@ from aitbc.chain import signing
 from aitbc.core.errors import Conflict, Invalid, Unavailable
 
 ROLES: Final = ("receipt", "operator", "approver", "guardian", "owner", "deployer")
+APPROVER: Final = "approver"
 _SCRYPT_N: Final = 2**10
+PERSONAL_SCRYPT_N: Final = 2**17  # for a passphrase that a person remembers (OWASP)
 
 
 class Signer:
@@ -74,8 +78,8 @@ def write_private(path: Path, text: str) -> None:
         draft.unlink()
 
 
-def _password(*, create: bool) -> str:
-    path = Path(settings.KEYS_DIR) / "password"
+def _password(*, create: bool, name: str = "password") -> str:
+    path = Path(settings.KEYS_DIR) / name
     if create and not path.exists():
         with suppress(FileExistsError):  # another process made it first: its password counts
             write_private(path, secrets.token_urlsafe(32))
@@ -85,7 +89,7 @@ def _password(*, create: bool) -> str:
 def _path(role: str) -> Path:
     if role not in ROLES:
         raise ValueError(f"{role} is not a role")
-    return Path(settings.KEYS_DIR) / f"{role}.json"
+    return Path(settings.KEYS_DIR) / (role if role == APPROVER else "") / f"{role}.json"
 
 
 def address(role: str) -> str:
@@ -98,11 +102,15 @@ def address(role: str) -> str:
         raise Unavailable("keystore.malformed", f"the key file of {role} names no address") from error
 
 
-def store(role: str, private_key: bytes) -> Signer:
-    """Write a role's key file; Conflict "keystore.exists" rather than replace one."""
+def store(role: str, private_key: bytes, *, passphrase: str | None = None, cost: int = _SCRYPT_N) -> Signer:
+    """Write a role's key file; Conflict "keystore.exists" rather than replace one. The approver's, and no
+    other, takes a passphrase of its own."""
+    if (role == APPROVER) != bool(passphrase):
+        raise ValueError("the approver's key alone has a passphrase, and always has one")
     from eth_keyfile import create_keyfile_json  # slow to import, and needed once in a key's life
 
-    document = create_keyfile_json(private_key, _password(create=True), kdf="scrypt", iterations=_SCRYPT_N)
+    password = passphrase or _password(create=True)
+    document = create_keyfile_json(private_key, password, kdf="scrypt", iterations=cost)
     try:
         write_private(_path(role), json.dumps(document))
     except FileExistsError:
@@ -110,20 +118,24 @@ def store(role: str, private_key: bytes) -> Signer:
     return Signer(role, private_key)
 
 
-def load(role: str) -> Signer:
-    """The role's signer; Unavailable "keystore.missing", ".permissions" or ".password"."""
+def load(role: str, *, passphrase: str | None = None) -> Signer:
+    """The role's signer; Unavailable "keystore.missing", ".permissions" or ".password". Only who knows its
+    passphrase loads the approver's."""
     from eth_keyfile import decode_keyfile_json  # slow to import, and needed once in a process's life
 
     document = json.loads(_read_private(_path(role)))
     try:
-        return Signer(role, decode_keyfile_json(document, _password(create=False)))
+        password = (passphrase or "") if role == APPROVER else _password(create=False)
+        return Signer(role, decode_keyfile_json(document, password))
     except ValueError as error:
         raise Unavailable("keystore.password", f"the password does not open the key of {role}") from error
 
 
 def load_or_create(role: str) -> Signer:
-    """For development set-up: two processes that race end with the same key."""
+    """For development set-up: two processes that race end with the same key. There alone the approver's
+    passphrase is made by the machine, and left beside the key."""
+    passphrase = _password(create=True, name=f"{APPROVER}/passphrase") if role == APPROVER else None
     if not _path(role).exists():
         with suppress(Conflict):  # the other process won; load its key
-            return store(role, signing.new_private_key())
-    return load(role)
+            return store(role, signing.new_private_key(), passphrase=passphrase)
+    return load(role, passphrase=passphrase)

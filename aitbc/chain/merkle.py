@@ -6,6 +6,7 @@ fill a row. Leaves must be hashes of something that is not 64 bytes long, else a
 pass for a leaf: `leaf` hashes twice, as the contracts do.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -50,6 +51,25 @@ class Tree:
             path.append(self._nodes[node + 1 if node % 2 else node - 1])
             node = (node - 1) // 2
         return path
+
+    def multiproof(self, indexes: Sequence[int]) -> tuple[list[bytes], list[bool]]:
+        """(proof, flags) for the leaves at `indexes`, strictly ascending and not empty, as OpenZeppelin's
+        multiProofVerify takes them; the leaves are given to it in the same order."""
+        if not indexes or list(indexes) != sorted(set(indexes) & set(range(self._size))):
+            raise Invalid("merkle.index", "the indexes of leaves ascend and exist")
+        queue = deque(len(self._nodes) - 1 - index for index in indexes)  # the deepest node first
+        path, flags = [], []
+        while queue[0] > 0:
+            node = queue.popleft()
+            sibling = node + 1 if node % 2 else node - 1
+            paired = bool(queue) and queue[0] == sibling
+            flags.append(paired)
+            if paired:
+                queue.popleft()
+            else:
+                path.append(self._nodes[sibling])
+            queue.append((node - 1) // 2)
+        return path, flags
 
 
 def root(leaves: Sequence[bytes]) -> bytes:

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from aitbc.core import db
 from aitbc.core.tasks import RETRY_UNAVAILABLE
-from apps.trading.services import audit, journal, reserves, schedule, streams, withdrawals
+from apps.trading.services import audit, journal, payouts, reserves, reviews, schedule, streams, withdrawals
 
 
 @shared_task(name="trading.mature", **RETRY_UNAVAILABLE)
@@ -30,6 +30,8 @@ def settle() -> dict[str, int]:
         "receipts": schedule.seal_due_batches(),
         "payouts": schedule.seal_due_payouts(),
         "withdrawals": withdrawals.send_due(),
+        "claims": payouts.sweep_claims(),
+        "lapsed": reviews.lapse_due(),
     }
 
 
@@ -58,3 +60,9 @@ def audit_recent(hours: int = 1) -> int:
     if findings := audit.audit(since=timezone.now() - dt.timedelta(hours=hours)):
         raise audit.Unsound(findings)
     return len(audit.RULES)
+
+
+@shared_task(name="trading.settle_liabilities", **RETRY_UNAVAILABLE)
+def settle_liabilities() -> str:
+    """Prove what is owed to users; the root of the tree."""
+    return str(reserves.check_reserves(prove=True).root)

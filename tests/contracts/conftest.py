@@ -4,17 +4,15 @@ from dataclasses import dataclass
 
 import pytest
 
+from aitbc.chain.approvals import PAYOUT, WITHDRAWAL, settlement_domain
 from aitbc.chain.client import Client
 from aitbc.chain.signing import Struct, digest
 from aitbc.chain.testing import (
     AIT,
-    PAYOUT,
     TEST_CHAIN_ID,
-    WITHDRAWAL,
     Actor,
     Deployed,
     running_anvil,
-    settlement_domain,
 )
 
 CAP, THRESHOLD = 1_000 * AIT, 100 * AIT

@@ -1,15 +1,22 @@
 """What the settlement contract lets in and out, against a real EVM."""
 
+import json
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from aitbc.chain import merkle
+from aitbc.chain.abi import Interface
 from aitbc.chain.addresses import clone_address
-from aitbc.chain.signing import checksum_address, parse_address
-from aitbc.chain.testing import AIT, PAYOUT, WITHDRAWAL, Actor, Deployed
+from aitbc.chain.approvals import PAYOUT, WITHDRAWAL
+from aitbc.chain.signing import address_of, checksum_address, new_private_key, parse_address
+from aitbc.chain.testing import AIT, Actor, Deployed
 from aitbc.core.errors import Conflict
 
 from .conftest import CAP, THRESHOLD
 
+CONTRACTS = Path(__file__).resolve().parents[2] / "contracts"
 ID = "0x" + "01" * 32
 OTHER = "0x" + "02" * 32
 USER = "0x" + "00112233445566778899aabbccddeeff" + "00" * 16
@@ -276,6 +283,211 @@ def test_every_proof_of_every_tree_shape_is_accepted(world, count):
     assert world.settlement.read("promised") == 0
 
 
+# -- many claims at once -------------------------------------------------------------------------
+Share = tuple[str, int]
+
+
+def opened(world, shares: list[Share]) -> merkle.Tree:
+    """A payout of `shares` under ID, with the reserve that it promises."""
+    tree = tree_of(ID, shares)
+    total = sum(amount for _, amount in shares)
+    world.reserve(total)
+    world.open_payout(ID, "0x" + tree.root.hex(), total, len(shares))
+    return tree
+
+
+def many(tree: merkle.Tree, shares: list[Share], indexes: list[int]) -> list:
+    proof, flags = tree.multiproof(indexes)
+    return [ID, [[index, *shares[index]] for index in indexes], hexes(proof), flags]
+
+
+def fresh(count: int) -> list[Share]:
+    return [(address_of(new_private_key()), i + 1) for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13])
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_any_selection_of_leaves_is_claimed_in_one_call(world, count, step):
+    shares = fresh(count)
+    tree = opened(world, shares)
+    chosen = list(range(0, count, step))
+
+    receipt = world.settlement.send(world.bob, "claimMany", *many(tree, shares, chosen))
+
+    assert world.settlement.events(receipt) == [
+        ("Claimed", {"batchId": ID, "index": str(i), "account": shares[i][0], "amount": str(i + 1)})
+        for i in chosen
+    ]
+    paid = [int(world.token.read("balanceOf", account)) for account, _ in shares]
+    assert paid == [i + 1 if i in chosen else 0 for i in range(count)]
+    assert [world.settlement.read("claimed", ID, i) for i in range(count)] == [
+        i in chosen for i in range(count)
+    ]
+    left = sum(amount for _, amount in shares) - sum(paid)
+    assert world.settlement.read("promised") == left == world.balance(world.settlement)
+    assert world.settlement.read("payouts", ID)[1] == left
+
+
+def test_a_griefer_who_claims_one_leaf_first_does_not_stop_the_others(world):
+    shares = fresh(4)
+    tree = opened(world, shares)
+    call = many(tree, shares, [0, 1, 2, 3])
+    world.settlement.send(world.alice, "claim", ID, 2, *shares[2], hexes(tree.proof(2)))
+
+    receipt = world.settlement.send(world.bob, "claimMany", *call)
+    again = world.settlement.send(world.bob, "claimMany", *call)
+
+    assert [args["index"] for _, args in world.settlement.events(receipt)] == ["0", "1", "3"]
+    assert world.settlement.events(again) == []
+    assert [int(world.token.read("balanceOf", account)) for account, _ in shares] == [1, 2, 3, 4]
+    assert world.settlement.read("promised") == world.balance(world.settlement) == 0
+
+
+def test_a_leaf_named_twice_in_one_call_is_paid_once(world):
+    shares = fresh(2)
+    tree = opened(world, shares)
+    [_, [first, second], _, _] = many(tree, shares, [0, 1])
+    with refused("InvalidClaim"):  # the twins are hashed together, and give another root
+        world.settlement.send(world.bob, "claimMany", ID, [first, first, second], [], [True, True])
+    shares = [(world.alice.address, 7), (world.alice.address, 7)]
+    world.reserve(7)
+    single = tree_of(OTHER, shares[:1])
+    world.open_payout(OTHER, "0x" + single.root.hex(), 7, 1)
+    with refused("InvalidClaim"):
+        world.settlement.send(world.bob, "claimMany", OTHER, [[0, *shares[0]]] * 2, [], [True])
+    assert world.settlement.read("promised") == 3 + 7
+
+
+def test_one_false_leaf_among_many_pays_nobody(world):
+    shares = fresh(5)
+    tree = opened(world, shares)
+    chosen = [0, 2, 3]
+    batch, claims, proof, flags = many(tree, shares, chosen)
+    wrong = [
+        [OTHER, claims, proof, flags],
+        [batch, [claims[0], claims[1], [3, claims[2][1], claims[2][2] + 1]], proof, flags],
+        [batch, [claims[0], claims[1], [3, world.bob.address, claims[2][2]]], proof, flags],
+        [batch, [claims[0], claims[1], [4, *claims[2][1:]]], proof, flags],
+        [batch, [claims[0], claims[1], [5, *claims[2][1:]]], proof, flags],
+        [batch, list(reversed(claims)), proof, flags],
+        [batch, claims, [ROOT] * len(proof), flags],
+    ]
+    for call in wrong:
+        with refused("InvalidClaim"):
+            world.settlement.send(world.bob, "claimMany", *call)
+    with refused("MerkleProofInvalidMultiproof"):
+        world.settlement.send(world.bob, "claimMany", batch, claims, proof[:-1], flags)
+    with refused("ZeroValue"):
+        world.settlement.send(world.bob, "claimMany", batch, [], [ROOT], [])
+    assert [world.settlement.read("claimed", ID, i) for i in range(5)] == [False] * 5
+    assert world.settlement.read("promised") == world.balance(world.settlement) == 15
+    world.settlement.send(world.bob, "claimMany", batch, claims, proof, flags)
+    assert world.settlement.read("promised") == 15 - 1 - 3 - 4
+
+
+def test_many_leaves_that_sum_to_more_than_the_promise_cannot_touch_other_money(world):
+    shares = fresh(3)
+    tree = tree_of(ID, shares)
+    world.reserve(60)
+    world.open_payout(ID, "0x" + tree.root.hex(), 5, 3)
+    with refused("InvalidClaim"):
+        world.settlement.send(world.bob, "claimMany", *many(tree, shares, [0, 1, 2]))
+    world.settlement.send(world.bob, "claimMany", *many(tree, shares, [1, 2]))
+    assert world.balance(world.settlement) == 55
+    assert world.settlement.read("promised") == 0
+
+
+def test_many_claims_wait_while_paused(world):
+    shares = fresh(2)
+    tree = opened(world, shares)
+    world.settlement.send(world.guardian, "pause")
+    with refused("EnforcedPause"):
+        world.settlement.send(world.bob, "claimMany", *many(tree, shares, [0, 1]))
+    assert world.settlement.read("promised") == 3
+
+
+def test_amounts_beyond_what_is_stored_are_refused_not_cut(world):
+    with refused("SafeCastOverflowedUintDowncast"):
+        world.settlement.send(world.owner, "setLimits", 2**128, THRESHOLD)
+    with refused("SafeCastOverflowedUintDowncast"):
+        world.settlement.send(world.owner, "setLimits", CAP, 2**128)
+    world.reserve(AIT)
+    with refused("SafeCastOverflowedUintDowncast"):
+        world.settlement.send(world.operator, "openPayout", ID, ROOT, 1, 2**128, "0x")
+    assert world.settlement.read("dailyCap") == CAP
+    assert world.settlement.read("promised") == 0
+
+
+# -- a hostile token -----------------------------------------------------------------------------
+@pytest.fixture(scope="session")
+def hostile_interface(tmp_path_factory) -> Interface:
+    folder = tmp_path_factory.mktemp("hostile")
+    script, source = CONTRACTS / "build.mjs", "tests/contracts/HostileToken.sol"
+    subprocess.run(["node", script, "--out", folder, "--source", source], check=True, timeout=110)
+    return Interface("HostileToken", json.loads((folder / "HostileToken.json").read_text()))
+
+
+def placed(actor: Actor, made: Interface, *args) -> Deployed:
+    receipt = actor.send(None, made.creation(*args))
+    found = Deployed(actor.client, "AIT", checksum_address(parse_address(receipt.contract)))
+    found.interface = made
+    return found
+
+
+@pytest.fixture
+def trap(world, hostile_interface):
+    """Settlement over a token that calls back; its operator is that token, so that no role stops the call."""
+    token = placed(world.owner, hostile_interface)
+    roles = [token.address, world.approver.address, world.guardian.address]
+    settlement = Deployed.create(
+        world.owner, "Settlement", token.address, world.owner.address, *roles, CAP, CAP
+    )
+    world.client.call("anvil_impersonateAccount", token.address)
+    token.send(world.owner, "mint", settlement.address, 100)
+    token.send(world.owner, "mint", world.alice.address, 100)
+    token.send(world.alice, "approve", settlement.address, 100)
+    return token, settlement
+
+
+@pytest.mark.parametrize("entry", ["depositFor", "sweep", "claim", "claimMany", "rescue"])
+@pytest.mark.parametrize("inner", ["depositFor", "sweep", "withdraw", "openPayout", "claim", "claimMany"])
+def test_a_token_that_calls_back_is_refused_at_every_door(world, trap, entry, inner):
+    token, settlement = trap
+    shares = fresh(2)
+    tree = tree_of(ID, shares)
+    calls = {
+        "depositFor": [USER, 5],
+        "sweep": [USER],
+        "withdraw": [OTHER, world.bob.address, 5, "0x"],
+        "openPayout": [OTHER, ROOT, 5, 1, "0x"],
+        "claim": [ID, 0, *shares[0], hexes(tree.proof(0))],
+        "claimMany": many(tree, shares, [0, 1]),
+        "rescue": None,
+    }
+    world.client.call("anvil_setBalance", token.address, hex(10**18))
+    opening = settlement.interface.call_data("openPayout", [ID, "0x" + tree.root.hex(), 3, 2, "0x"])
+    sent = {"from": token.address, "to": settlement.address, "data": opening, "gas": hex(10**6)}
+    world.client.call("eth_sendTransaction", sent)
+    token.send(world.owner, "mint", settlement.read("depositAddress", USER), 9)
+    stray = placed(world.owner, token.interface)
+    stray.send(world.owner, "mint", settlement.address, 5)
+    armed = stray if entry == "rescue" else token
+    calls["rescue"] = [stray.address, world.bob.address, 5]
+    armed.send(world.owner, "arm", settlement.address, settlement.interface.call_data(inner, calls[inner]))
+
+    settlement.send(world.owner if entry == "rescue" else world.alice, entry, *calls[entry], gas=10**6)
+
+    assert armed.read("answered") is False
+    named = {signature.name: selector for selector, signature in settlement.interface.errors.items()}
+    refusals = {named["ReentrancyGuardReentrantCall"]}
+    if entry == "rescue" and inner in ("withdraw", "openPayout"):
+        refusals = {named["NotOperator"]}  # another token than the one that is the operator here
+    assert armed.read("lastError") in refusals
+    paid = 3 if entry == "claimMany" else 1 if entry == "claim" else 0
+    assert settlement.read("promised") == 3 - paid
+    assert settlement.read("depositCount") == (1 if entry == "depositFor" else 0)
+
+
 # -- rule ----------------------------------------------------------------------------------------
 def test_the_guardian_can_only_pause_and_the_owner_resumes(world):
     world.reserve(10 * AIT)
@@ -326,6 +538,14 @@ def test_one_person_cannot_hold_both_keys(world):
     same = [world.alice.address, world.alice.address, world.guardian.address]
     with refused("NotApproved"):
         world.settlement.send(world.owner, "setRoles", *same)
+
+
+def test_ownership_is_handed_over_but_never_given_up(world):
+    with refused("OwnerNeeded"):
+        world.settlement.send(world.owner, "renounceOwnership")
+    with refused("OwnableUnauthorizedAccount"):
+        world.settlement.send(world.guardian, "renounceOwnership")
+    assert world.settlement.read("owner") == world.owner.address.lower()
 
 
 def test_raising_the_cap_gives_no_sudden_allowance(world):

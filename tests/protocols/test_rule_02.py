@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import pytest
 
 from aitbc.accounts import parameters
+from aitbc.accounts.models import User
 from aitbc.chain.addresses import bytes32
 from aitbc.chain.models import Intent
 from aitbc.chain.testing import AIT, Actor
@@ -14,7 +15,7 @@ from aitbc.core.errors import Conflict
 from aitbc.core.ids import uuid7
 from aitbc.core.testing.cast import Person, person
 from apps.trading.models import Account, Withdrawal
-from apps.trading.services import ledger
+from apps.trading.services import ledger, reviews
 from apps.trading.services.audit import audit
 from apps.trading.services.deposits import deposit_address
 from apps.trading.services.withdrawals import cancel, send_due, withdraw
@@ -113,3 +114,27 @@ def test_what_leaves_never_exceeds_what_there_was(net, alice, seed):
         == 100 * AIT - sent
     )
     assert audit() == []
+
+
+def test_a_second_key_rides_the_same_rail_and_pays_once(net, alice, settings):
+    """Above the threshold the approver signs too; a repeat of the very same approved call pays nothing."""
+    net.mint(deposit_address(user=alice.id), 100 * AIT)
+    net.settle()
+    parameters.change(name="withdrawal_approval_ait", value=100, by=None)
+    wallet = Actor(net.client).address
+    item = withdraw(user=alice.id, address=wallet, amount=150 * AIT)
+    olga = User.objects.create_user("olga@example.com", "a long password", role="operator")
+    phrase = (settings.KEYS_DIR / "approver" / "passphrase").read_text()
+    seen = reviews.payload(item)
+    reviews.approve(item=item, by=olga, seen=seen, password="a long password", passphrase=phrase)
+    net.settle()
+    intent = Intent.objects.get(kind="settlement.withdrawal")
+    again = net.anchor(
+        kind="test.withdraw", business_key=f"again:{uuid7()}", function="withdraw", args=intent.args
+    )
+    net.settle()
+
+    again.refresh_from_db()
+    assert (intent.state, again.state, again.tx_hash) == ("final", "final", intent.tx_hash)
+    assert net.balance(wallet) == 150 * AIT
+    assert (left(alice), held(alice)) == (50 * AIT, 0)

@@ -12,8 +12,6 @@ HERE = Path(__file__).parent
 
 # Not reached yet: rule -> the issue that brings it.
 COMING = {
-    7: "Money and chain",  # the asset of a chain-free installation
-    9: "Money and chain",  # the second person
     18: "GPU and marketplace",  # disputes by re-execution
     21: "GPU and marketplace",  # bonds behind orders
     22: "GPU and marketplace",  # quotes
@@ -23,8 +21,9 @@ COMING = {
 }
 # Reached in part, with a test of that part: rule -> (what is missing, the issue that brings it).
 PARTLY = {
-    2: ("a second key above the threshold", "Money and chain"),
+    7: ("a setting that has jobs priced in CREDIT", "Money and chain"),
     8: ("key ids can be rotated, bridge validators", "Money and chain"),
+    9: ("a one-time code beside the password", "Platform and console"),
     16: ("the tick is not read by an SLA yet", "GPU and marketplace"),
     17: ("the daily root is anchored; reliability from signed minutes", "GPU and marketplace"),
     20: ("memory fill, overlapping challenges of one owner's machines, mid-lease", "GPU and marketplace"),

@@ -15,15 +15,6 @@ from aitbc.stack.anvil import Anvil
 TEST_CHAIN_ID = 31337
 AIT = 10**18
 T = TypeVar("T")
-# What the approver signs, under `settlement_domain`.
-WITHDRAWAL = signing.Struct("Withdrawal", (("intentId", "bytes32"), ("to", "address"), ("amount", "uint256")))
-PAYOUT = signing.Struct(
-    "Payout", (("batchId", "bytes32"), ("root", "bytes32"), ("total", "uint256"), ("count", "uint256"))
-)
-
-
-def settlement_domain(chain_id: int, address: str) -> signing.Domain:
-    return signing.Domain("AITBC Settlement", "1", chain_id, address)
 
 
 @contextmanager

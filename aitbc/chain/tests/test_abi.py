@@ -19,6 +19,11 @@ def reference():
     [
         ("withdraw", [ID, ADDRESS, "1000", "0x1234"], [ID, ADDRESS, 1000, "0x1234"]),
         ("claim", [ID, "1", ADDRESS, "2", [ID, ID]], [ID, 1, ADDRESS, 2, [ID, ID]]),
+        (
+            "claimMany",
+            [ID, [["1", ADDRESS, "2"], ["3", ADDRESS, "4"]], [ID], [True, False]],
+            [ID, [(1, ADDRESS, 2), (3, ADDRESS, 4)], [ID], [True, False]],
+        ),
         ("pause", [], []),
     ],
 )

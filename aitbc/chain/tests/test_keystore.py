@@ -79,3 +79,12 @@ def test_a_signer_shows_and_gives_away_nothing():
     assert KEY.hex() not in repr(vars(signer))
     with pytest.raises(TypeError, match="does not leave"):
         pickle.dumps(signer)
+
+
+def test_only_the_approvers_key_has_a_passphrase_of_its_own():
+    with pytest.raises(ValueError, match="alone has a passphrase"):
+        keystore.store("operator", KEY, passphrase="mine")
+    with pytest.raises(ValueError, match="always has one"):
+        keystore.store("approver", KEY)
+    made = keystore.load_or_create("approver")
+    assert keystore.load_or_create("approver").address == made.address

@@ -73,3 +73,26 @@ def test_nodes_of_a_wrong_size_never_verify():
     assert not merkle.verify(leaves[0] + b"\0", proof, root)
     assert not merkle.verify(leaves[0], [proof[0][:31]], root)
     assert not merkle.verify(leaves[0], proof, root + b"\0")
+
+
+@given(leaf_lists, st.data())
+def test_many_leaves_share_one_proof(leaves, data):
+    """Rebuilt as OpenZeppelin's `processMultiProof` does it."""
+    tree = merkle.Tree(leaves)
+    chosen = sorted(data.draw(st.sets(st.integers(0, len(leaves) - 1), min_size=1)))
+    proof, flags = tree.multiproof(chosen)
+
+    queue, path = [leaves[index] for index in chosen], iter(proof)
+    for flag in flags:
+        first = queue.pop(0)
+        second = queue.pop(0) if flag else next(path)
+        queue.append(keccak(min(first, second) + max(first, second)))
+    assert queue == [tree.root]
+    assert next(path, None) is None
+    assert len(proof) <= sum(len(tree.proof(index)) for index in chosen)
+
+
+@pytest.mark.parametrize("indexes", [[], [1, 0], [0, 0], [3], [-1]])
+def test_a_proof_of_many_takes_each_existing_leaf_once_in_order(indexes):
+    with pytest.raises(Invalid, match=r"merkle\.index"):
+        merkle.Tree(_leaves(3)).multiproof(indexes)

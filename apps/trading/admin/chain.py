@@ -1,10 +1,15 @@
 """Money between ledger and chain: deposits in, payouts and withdrawals out, and whether both sides agree."""
 
+from typing import ClassVar
+
+from django import forms
 from django.contrib import admin
+from unfold.forms import BaseDialogForm
+from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from aitbc.core import show
 from aitbc.core.columns import column, link, state
-from aitbc.core.pages import ReadOnlyAdmin, ReadOnlyInline
+from aitbc.core.pages import Operation, ReadOnlyAdmin, ReadOnlyInline
 from apps.trading.admin.amounts import amount
 from apps.trading.admin.settlement import BatchColumns
 from apps.trading.models import (
@@ -16,6 +21,7 @@ from apps.trading.models import (
     ReserveCheck,
     Withdrawal,
 )
+from apps.trading.services import reviews
 
 
 @admin.register(DepositAddress)
@@ -83,8 +89,42 @@ class LeavesOfPayout(LeafColumns, ReadOnlyInline):
     select_related = ("user",)
 
 
+class ApprovalForm(BaseDialogForm):
+    """The approver's own factors, fresh with each approval; none of them is kept."""
+
+    seen = forms.CharField(label="Hash of the payload, from this page", widget=UnfoldAdminTextInputWidget)
+    password = forms.CharField(label="Your password", widget=UnfoldAdminPasswordWidget)
+    passphrase = forms.CharField(label="Passphrase of the approver's key", widget=UnfoldAdminPasswordWidget)
+
+
+APPROVE = Operation(
+    name="approve",
+    label="Approve",
+    icon="verified_user",
+    question="Approve it as the second person?",
+    effect="The approver's key signs it, and it leaves for the chain. This cannot be taken back.",
+    done="Approved",
+    service=lambda item, by, given: reviews.approve(
+        item=item, by=by, **{name: given[name] for name in ("seen", "password", "passphrase")}
+    ),
+    is_apt=lambda item: item.state == reviews.REVIEW,
+    form=ApprovalForm,
+    on_list=False,
+)
+
+
+class ReviewColumns:
+    """What withdrawals and payout batches show of the second person."""
+
+    review: ClassVar = ("payload", ("review_until", "approver", "approved_at"))
+
+    payload = column("Hash of the payload", lambda row: show.code(row.review_until and reviews.payload(row)))
+    approver = column("Approved by", "approved_by", show.to)
+
+
 @admin.register(PayoutBatch)
-class PayoutBatchAdmin(BatchColumns, ReadOnlyAdmin):
+class PayoutBatchAdmin(ReviewColumns, BatchColumns, ReadOnlyAdmin):
+    operations = (APPROVE,)
     icon = "north_east"
     list_display = (
         "ident", "status", "network", "count", "total_amount", "block", "gas_used", "created_at",
@@ -96,6 +136,7 @@ class PayoutBatchAdmin(BatchColumns, ReadOnlyAdmin):
     inlines = (LeavesOfPayout,)
     sections = {
         None: (("status", "network"), ("count", "total_amount"), "id"),
+        "Second person": ReviewColumns.review,
         "On the chain": ("root_shown", "tx", ("block", "gas_used")),
         "Times": (("created_at", "finalized_at"),),
     }
@@ -122,7 +163,8 @@ class PayoutLeafAdmin(LeafColumns, ReadOnlyAdmin):
 
 
 @admin.register(Withdrawal)
-class WithdrawalAdmin(ReadOnlyAdmin):
+class WithdrawalAdmin(ReviewColumns, ReadOnlyAdmin):
+    operations = (APPROVE,)
     icon = "logout"
     list_display = (
         "ident", "status", "user_shown", "moved_amount", "address", "created_at", "not_before", "resolved_at",
@@ -133,13 +175,15 @@ class WithdrawalAdmin(ReadOnlyAdmin):
     search_help_text = "Id, address, or the user's e-mail"
     sections = {
         None: (("status", "user_shown"), ("moved_amount", "hold_shown"), "id"),
+        "Second person": ReviewColumns.review,
         "On the chain": ("address", "tx", ("network", "block")),
         "Times": (("created_at", "not_before", "resolved_at"),),
     }
 
     status = state(
-        {"waiting": "info", "sending": "info", "final": "success", "failed": "danger", "canceled": "warning"}
-    )
+        {"waiting": "info", "sending": "info", "final": "success", "failed": "danger", "canceled": "warning",
+         "review": "warning", "lapsed": "danger"}
+    )  # fmt: skip
     user_shown = column("User", "user", show.to, ordering="user")
     moved_amount = amount("Amount", "amount", ordering="amount")
     hold_shown = link("Ledger hold", "trading_transfer", "pk")

@@ -7,7 +7,7 @@ from aitbc.core.columns import column, link, state
 from aitbc.core.pages import ReadOnlyAdmin, SetFilter
 from apps.trading.models import ReceiptLeaf, SettlementBatch
 
-STATES = {"sealed": "info", "final": "success", "failed": "danger"}
+STATES = {"sealed": "info", "final": "success", "failed": "danger", "review": "warning", "lapsed": "danger"}
 
 
 class BatchedFilter(SetFilter):

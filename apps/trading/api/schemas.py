@@ -92,12 +92,13 @@ class DepositList(Schema):
 class WithdrawalIn(Strict):
     amount: str
     address: str
-    asset: Literal["AIT"] = "AIT"
+    asset: Literal["AIT", "CREDIT"] = "AIT"
     chain: str | None = None
 
 
 class WithdrawalOut(Money):
-    """`not_before`: a new address waits until then. `tx_hash` once it is final on the chain."""
+    """`not_before`: a new address waits until then. `review_until`: a second person must approve it by then.
+    `tx_hash` once it is final on the chain."""
 
     id: UUID
     chain: str
@@ -105,6 +106,7 @@ class WithdrawalOut(Money):
     state: str
     created_at: datetime
     not_before: datetime
+    review_until: datetime | None
     tx_hash: str | None
     block: int | None
     resolved_at: datetime | None
@@ -144,6 +146,32 @@ class ReservesOut(Schema):
     chain: str
     block: int
     checked_at: datetime
+
+
+class LiabilitiesOut(ReservesOut):
+    """`total`: what all `users` are owed, in smallest units; the sum at the `root` of the tree."""
+
+    root: str
+    total: str
+    users: int
+    covered: bool
+
+
+class SiblingOut(Schema):
+    side: Literal["left", "right"]
+    hash: str
+    sum: str
+
+
+class LiabilityProofOut(Schema):
+    """See `apps/trading/liability_tree.py`, which checks it; amounts in smallest units."""
+
+    user: UUID
+    salt: str
+    amount: str
+    path: list[SiblingOut]
+    root: str
+    total: str
 
 
 class PayoutTargetIn(Schema):

@@ -6,9 +6,15 @@ from uuid import UUID
 from django.http import HttpRequest
 from ninja import Query, Router
 
-from aitbc.core.auth import ApiKey
+from aitbc.core.auth import ApiKey, caller
 from aitbc.core.schema import cursor_parameter, errors
-from apps.trading.api.schemas import ReservesOut, SettlementList, SettlementOut
+from apps.trading.api.schemas import (
+    LiabilitiesOut,
+    LiabilityProofOut,
+    ReservesOut,
+    SettlementList,
+    SettlementOut,
+)
 from apps.trading.selectors import chain as selectors
 
 router = Router(tags=["settlement"])
@@ -44,3 +50,22 @@ def get_reserves(
 ) -> dict[str, Any]:
     """Compared at one final block; `pending` is what the ledger has not posted yet of it."""
     return selectors.reserves(asset=asset)
+
+
+@router.get(
+    "/liabilities", auth=None, response={200: LiabilitiesOut} | errors(503), summary="Proof of liabilities"
+)
+def get_liabilities(request: HttpRequest) -> dict[str, Any]:
+    """The root of the last tree of what is owed to users, beside the reserve at the same final block."""
+    return selectors.liabilities()
+
+
+@router.get(
+    "/liabilities/proof",
+    auth=reader,
+    response={200: LiabilityProofOut} | errors(403, 404, 503),
+    summary="Your place in the proof of liabilities",
+)
+def get_liability_proof(request: HttpRequest) -> dict[str, Any]:
+    """Check it offline with `manage.py verify_liability FILE`."""
+    return selectors.liability_proof(user=caller(request).user_id)

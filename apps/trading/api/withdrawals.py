@@ -9,7 +9,7 @@ from ninja import Query, Router
 
 from aitbc.core import money
 from aitbc.core.auth import ApiKey, caller
-from aitbc.core.errors import Invalid
+from aitbc.core.errors import Conflict, Invalid
 from aitbc.core.idempotency import idempotent
 from aitbc.core.schema import cursor_parameter, errors
 from apps.trading.api.schemas import WithdrawalIn, WithdrawalList, WithdrawalOut
@@ -25,6 +25,8 @@ read, write = ApiKey("money:read"), ApiKey("money:write")
 def create_withdrawal(request: HttpRequest, body: WithdrawalIn) -> tuple[int, dict[str, Any]]:
     """Holds the amount, and sends it once the address has been known long enough. 409
     `payment.insufficient_funds`, or `withdrawal.limit` above what may leave within 24 hours."""
+    if body.asset != "AIT":
+        raise Conflict("withdrawal.not_withdrawable", f"{body.asset} is spent here, and never leaves")
     if body.chain not in (None, settings.CHAIN_NETWORK):
         raise Invalid(
             "withdrawal.unsupported",

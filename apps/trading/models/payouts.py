@@ -8,6 +8,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from aitbc.core.fields import AddressField, AmountField, HashField
+from apps.trading.models.reviews import Reviewed
 
 
 class PayoutTarget(models.Model):
@@ -24,11 +25,13 @@ class PayoutTarget(models.Model):
         return f"payouts of {self.user_id}"
 
 
-class PayoutBatch(models.Model):
+class PayoutBatch(Reviewed):
     class State(models.TextChoices):
+        REVIEW = "review", "In review: a second person must approve it"
         SEALED = "sealed", "Sealed: amounts held"
         FINAL = "final", "Final on the chain: claimable"
         FAILED = "failed", "Failed: amounts released"
+        LAPSED = "lapsed", "Lapsed: nobody approved it in time, amounts released"
 
     id = models.UUIDField(primary_key=True)
     network = models.CharField(max_length=20)
@@ -45,6 +48,7 @@ class PayoutBatch(models.Model):
     class Meta:
         ordering = ("-id",)
         verbose_name_plural = "payout batches"
+        constraints: ClassVar[list[models.BaseConstraint]] = [*Reviewed.Meta.constraints]
 
     def __str__(self) -> str:
         return f"payout {self.id}"
@@ -91,6 +95,10 @@ class ReserveCheck(models.Model):
     difference = AmountField(
         help_text="contract + unswept - liabilities - pending; anything but 0 is an alarm"
     )
+    proof = models.UUIDField(null=True, unique=True, help_text="A tree of what is owed, of this snapshot.")
+    root = HashField(null=True)
+    owed = AmountField(null=True, help_text="to all users: the sum at the root")
+    users = models.PositiveIntegerField(null=True)
     checked_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

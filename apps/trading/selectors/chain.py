@@ -1,14 +1,14 @@
 """Deposits, settlement batches, payouts and reserves as the API shows them."""
 
+import json
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.db.models import Q
 
-from aitbc.chain import merkle
 from aitbc.chain.addresses import bytes32
-from aitbc.core import money
+from aitbc.core import db, money
 from aitbc.core.errors import NotFound, Unavailable
 from aitbc.core.pagination import decode, encode
 from apps.trading import claims
@@ -72,7 +72,7 @@ def withdrawal(*, user: UUID, withdrawal: UUID) -> dict[str, Any]:
 
 
 def withdrawal_document(row: Withdrawal) -> dict[str, Any]:
-    fields = ("id", "address", "state", "created_at", "not_before", "tx_hash", "block", "resolved_at")
+    fields = "id address state created_at not_before review_until tx_hash block resolved_at".split()
     return _ait(row.amount) | {"chain": row.network} | {name: getattr(row, name) for name in fields}
 
 
@@ -127,11 +127,7 @@ def _payout(row: PayoutLeaf) -> dict[str, Any]:
 
 
 def _claim(row: PayoutLeaf) -> dict[str, Any]:
-    leaves = [
-        claims.leaf(batch=row.batch_id, position=item.position, address=item.address, amount=item.amount or 0)
-        for item in row.batch.leaves.order_by("position")
-    ]
-    proof = merkle.proof(leaves, row.position)
+    proof = claims.tree(row.batch.leaves.order_by("position")).proof(row.position)
     return {
         "batch_id": bytes32(row.batch_id),
         "index": row.position,
@@ -148,6 +144,35 @@ def reserves(*, asset: str) -> dict[str, Any]:
     found = ReserveCheck.objects.filter(network=settings.CHAIN_NETWORK, asset=asset).first()
     if found is None:
         raise Unavailable("reserves.unchecked", "the reserves have not been compared yet")
+    return _reserves_document(found)
+
+
+def liabilities() -> dict[str, Any]:
+    """The last proof, beside the reserve at the same final block; Unavailable before the first."""
+    found = _proven()
+    ours = (found.contract or 0) + (found.unswept or 0) - (found.pending or 0)
+    proven = {"root": found.root, "total": str(found.owed), "covered": ours >= (found.owed or 0)}
+    return _reserves_document(found) | proven | {"users": found.users}
+
+
+def liability_proof(*, user: UUID) -> dict[str, Any]:
+    """The owner's leaf and path in the last tree; NotFound "liabilities.none" for who had no account then."""
+    last = _proven()
+    found = db.value("SELECT liability_proof(%s::uuid, %s::uuid)::text", (last.proof, user))
+    if found is None:
+        raise NotFound("liabilities.none", "the last proof of liabilities knows no account of yours")
+    document: dict[str, Any] = json.loads(found)
+    return document | {"root": last.root, "total": str(last.owed)}
+
+
+def _proven() -> ReserveCheck:
+    found = ReserveCheck.objects.filter(network=settings.CHAIN_NETWORK, proof__isnull=False).first()
+    if found is None:
+        raise Unavailable("liabilities.unproven", "the liabilities have not been proven yet")
+    return found
+
+
+def _reserves_document(found: ReserveCheck) -> dict[str, Any]:
     return {
         "asset": found.asset,
         "ledger_liabilities": _show(found.liabilities),

@@ -3,7 +3,10 @@
 from apps.trading.models import Account, Asset
 
 FEE_SHARDS = 16  # `payments_settle` spreads fees over as many
-DEFINITIONS = (Asset(code="AIT", name="AITBC token", decimals=18),)
+DEFINITIONS = (
+    Asset(code="AIT", name="AITBC token", decimals=18),
+    Asset(code="CREDIT", name="Credit of this platform", decimals=18),  # protocols 7: it never leaves
+)
 
 
 def seed(database: str) -> None:

@@ -1,96 +1,69 @@
 """Ledger against chain, at one final block and from one database snapshot (protocols 5)."""
 
-from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
 
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
 
 from aitbc.chain import intents, reads
-from aitbc.chain.models import FinalEvent, NetworkStatus
+from aitbc.chain.addresses import bytes32
 from aitbc.core import db
 from aitbc.core.errors import Unavailable
 from aitbc.core.outbox import announce
-from apps.trading.models import DepositAddress, ReserveCheck
+from apps.trading.models import ReserveCheck
+from apps.trading.services import journal
 
 log = structlog.get_logger(__name__)
+_FROZEN = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET LOCAL statement_timeout = '10min'"
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    block: int
-    block_hash: str
-    liabilities: int
-    pending: int
-    addresses: list[str]
-
-
-def check_reserves() -> ReserveCheck:
-    """Compare and store; a difference is announced as `trading.reserves_differ` and logged critical.
+def check_reserves(*, prove: bool = False) -> ReserveCheck:
+    """Compare and store; a difference is announced as `trading.reserves_differ` and logged critical. `prove`
+    also builds the tree of what is owed to each user, of the same snapshot, and anchors its root.
 
     Unavailable while the chain cannot be asked or nothing is final yet: unknown is not equal.
     """
     db.outside_transaction()
-    snapshot = _snapshot()
-    contract, unswept = reads.balances(block=snapshot.block, addresses=snapshot.addresses)
-    difference = contract + unswept - snapshot.liabilities - snapshot.pending
+    facts, addresses = _snapshot(prove=prove)
+    contract, unswept = reads.balances(block=facts["block_number"], addresses=addresses)
+    difference = contract + unswept - int(facts["liabilities"] + facts["pending"])
     with transaction.atomic():
         check = ReserveCheck.objects.create(
-            network=settings.CHAIN_NETWORK,
-            asset="AIT",
-            block_number=snapshot.block,
-            block_hash=snapshot.block_hash,
-            contract=contract,
-            unswept=unswept,
-            liabilities=snapshot.liabilities,
-            pending=snapshot.pending,
-            difference=difference,
-        )
-        ReserveCheck.objects.filter(network=check.network, difference=0, id__lt=check.pk - 1000).delete()
+            network=settings.CHAIN_NETWORK, asset="AIT", contract=contract, unswept=unswept,
+            difference=difference, **facts,
+        )  # fmt: skip
+        plain = ReserveCheck.objects.filter(network=check.network, difference=0, proof=None)
+        plain.filter(id__lt=check.pk - 1000).delete()
+        if check.proof:
+            _anchor(check, check.proof)
         if difference:
             announce("trading.reserves_differ", f"reserves:{check.network}", {"difference": str(difference)})
-            log.critical(
-                "reserves differ", network=check.network, block=check.block_number, difference=difference
-            )
+            log.critical("reserves differ", network=check.network, block=check.block_number, by=difference)
     return check
 
 
-def _snapshot() -> Snapshot:
+def _snapshot(*, prove: bool) -> tuple[dict[str, Any], list[str]]:
+    """(fields of a check, deposit addresses); all statements see the same state of the database."""
     with transaction.atomic():
-        connection.cursor().execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        status = NetworkStatus.objects.filter(network=settings.CHAIN_NETWORK).first()
-        if status is None or status.final_hash is None:
+        connection.cursor().execute(_FROZEN)
+        found = db.row("SELECT * FROM reserve_snapshot(%s)", (settings.CHAIN_NETWORK,))
+        if found is None:
             raise Unavailable("reserves.unchecked", "no block of this network is final yet")
-        addresses = [
-            str(address)
-            for address in DepositAddress.objects.filter(network=status.network).values_list(
-                "address", flat=True
-            )
-        ]
-        return Snapshot(
-            block=status.final_height,
-            block_hash=str(status.final_hash),
-            liabilities=_liabilities(status.network),
-            pending=_pending(status, {*addresses, intents.address_of("Settlement")}),
-            addresses=addresses,
-        )
+        facts = dict(zip(("block_number", "block_hash", "liabilities", "pending"), found[:4], strict=True))
+        tree = db.rows("SELECT * FROM liabilities_prove(%s)", (settings.CHAIN_NETWORK,)) if prove else []
+        for made in tree:  # none before anybody has an account
+            facts |= dict(zip(("proof", "root", "owed", "users"), made, strict=True))
+        return facts, found[4]
 
 
-def _liabilities(network: str) -> int:
-    """All that the ledger owes against this chain: its mirror account, which runs negative."""
-    return -int(
-        db.value(
-            """SELECT coalesce(sum(posted), 0) FROM trading_account
-                WHERE kind = 'external' AND asset_id = 'AIT' AND chain = %s""",
-            (network,),
-        )
+def _anchor(check: ReserveCheck, proof: UUID) -> None:
+    """Fix the root on the chain beside the ledger's head of that time."""
+    intents.request_intent(
+        kind="settlement.liabilities",
+        business_key=f"liabilities:{proof}",
+        contract="Settlement",
+        function="anchor",
+        args=[bytes32(proof), str(check.root), str(check.users), journal.head()],
     )
-
-
-def _pending(status: NetworkStatus, ours: set[str]) -> int:
-    """Net inflow of final transfers that are not consumed yet."""
-    waiting = FinalEvent.objects.filter(
-        network=status.network, contract="AIT", name="Transfer", id__gt=status.event_cursor
-    )
-    moved = [(e.args["from"] in ours, e.args["to"] in ours, int(e.args["value"])) for e in waiting]
-    return sum(amount * (into - out) for out, into, amount in moved)

@@ -35,6 +35,7 @@ def seal_due_payouts() -> int:
         batch = payouts.seal_payouts(
             minimum=parameters.get("payout_minimum_milli") * AIT // 1000,
             most=parameters.get("payout_batch_ait") * AIT,
+            alone=parameters.get("payout_approval_ait") * AIT,
             wait_seconds=parameters.get("address_wait_seconds"),
         )
     return batch.count if batch else 0

@@ -14,13 +14,6 @@ from aitbc.core.ids import uuid7
 from apps.trading.models import ReceiptLeaf, SettlementBatch
 from apps.trading.services import journal
 
-_TAKE = """
-UPDATE trading_receipt_leaf l SET batch_id = %s, position = o.position - 1
-  FROM (SELECT id, row_number() OVER (ORDER BY id) AS position FROM (
-          SELECT id FROM trading_receipt_leaf WHERE batch_id IS NULL ORDER BY id LIMIT %s
-          FOR UPDATE SKIP LOCKED) t) o
- WHERE l.id = o.id RETURNING o.position, l.leaf"""
-
 
 def push_leaf(*, job_id: UUID, leaf: bytes) -> None:
     """Queue a receipt's hash (32 bytes) in the caller's transaction; once per job."""
@@ -33,14 +26,13 @@ def seal_batch(*, limit: int, older_than: int = 0) -> SettlementBatch | None:
 
     None when nothing waits, or when fewer than `limit` wait and none is `older_than` seconds old.
     """
-    waiting, age = _waiting()
-    if waiting == 0 or (waiting < limit and age < older_than):
-        return None
     batch_id = uuid7()
-    taken = sorted(db.rows(_TAKE, (batch_id, limit)))
-    if not taken:  # another sealer has them
+    taken = db.rows(
+        "SELECT leaf FROM receipts_take(%s::uuid, %s::int, %s::int)", (batch_id, limit, older_than)
+    )
+    if not taken:
         return None
-    root = "0x" + merkle.root([bytes(leaf) for _, leaf in taken]).hex()
+    root = "0x" + merkle.root([bytes(leaf) for (leaf,) in taken]).hex()
     batch = SettlementBatch.objects.create(
         id=batch_id, network=settings.CHAIN_NETWORK, root=root, receipts=len(taken)
     )
@@ -52,15 +44,6 @@ def seal_batch(*, limit: int, older_than: int = 0) -> SettlementBatch | None:
         args=[bytes32(batch_id), root, str(len(taken)), journal.head()],
     )
     return batch
-
-
-def _waiting() -> tuple[int, int]:
-    """(receipts that wait, seconds that the oldest has waited)"""
-    found = db.row(
-        """SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created_at))::bigint, 0)
-             FROM trading_receipt_leaf WHERE batch_id IS NULL"""
-    )
-    return (int(found[0]), int(found[1])) if found else (0, 0)
 
 
 def finish_batch(intent: Intent) -> None:

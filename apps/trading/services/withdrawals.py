@@ -4,21 +4,17 @@ The ledger follows the chain's own events: the hold is posted when the contract'
 released only when the chain worker has shown that its transaction can never be mined.
 """
 
-from datetime import datetime, timedelta
 from typing import Final
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Sum
 from django.db.models.functions import Now
-from django.utils import timezone
 
-from aitbc.accounts import parameters
 from aitbc.chain import intents, signing
 from aitbc.chain.addresses import bytes32
-from aitbc.chain.models import FinalEvent, Intent, NetworkStatus
+from aitbc.chain.models import FinalEvent, Intent
 from aitbc.core import db, money
 from aitbc.core.errors import Conflict, Invalid, NotFound, Unavailable
 from aitbc.core.ids import uuid7
@@ -32,44 +28,38 @@ State = Withdrawal.State
 
 @transaction.atomic
 def withdraw(*, user: UUID, address: str, amount: int) -> Withdrawal:
-    """Hold `amount` (units of 10**-18 AIT) and send it to `address`, at once or after the address' wait.
+    """Hold `amount` (units of 10**-18 AIT) and send it to `address`, at once or after the address' wait;
+    above the threshold of a day only once a second person has approved it.
 
     Conflict "payment.insufficient_funds" or "withdrawal.limit", Unavailable "chain.halted".
     """
-    to = _recipient(address)
-    db.rows("SELECT pg_advisory_xact_lock(hashtextextended('trading.withdrawals', 0))")
-    _refuse_while_halted()
-    now = db.value("SELECT clock_timestamp()")
-    _refuse_above_limit(user, to, amount, now)
-    item = Withdrawal(
-        id=uuid7(),
-        user_id=user,
-        network=settings.CHAIN_NETWORK,
-        address=to,
-        amount=amount,
-        created_at=now,
-        not_before=_known_since(user, to, now) + timedelta(seconds=parameters.get("address_wait_seconds")),
-    )
-    wallet = ledger.account_id(owner=user, kind="available")
-    ledger.apply_all(
-        [
-            ledger.Item(
-                id=item.pk,
-                action="hold",
-                kind="withdrawal.hold",
-                debit=wallet,
-                amount=amount,
-                reference=item.pk,
-            )
-        ]
-    )
-    item.save(force_insert=True)
-    if item.not_before <= now:
+    item = uuid7()
+    code, detail = db.rows(
+        "SELECT code, detail FROM withdrawal_open(%s::uuid, %s::uuid, %s, %s, %s::numeric)",
+        (item, user, settings.CHAIN_NETWORK, recipient(address), amount),
+    )[0]
+    if code == "halted":
+        raise Unavailable("chain.halted", f"withdrawals on {settings.CHAIN_NETWORK} are stopped: {detail}")
+    if code in ("you", "this address"):
+        left = money.show(int(detail), 18)
+        raise Conflict("withdrawal.limit", f"{left} AIT are left for {code} within 24 hours", available=left)
+    if code != "ok":
+        raise ledger.refusal(code, ledger.Item(id=item, action="hold", kind="withdrawal.hold"))
+    made = Withdrawal.objects.get(pk=item)
+    return forward(made) if made.state == State.WAITING else made
+
+
+def forward(item: Withdrawal) -> Withdrawal:
+    """Send one that awaits nobody's word, or let it wait for its address."""
+    item.state = State.WAITING
+    item.save()
+    if item.not_before <= db.value("SELECT clock_timestamp()"):
         _send(item)
     return item
 
 
-def _recipient(address: str) -> str:
+def recipient(address: str) -> str:
+    """Checksummed; Invalid "withdrawal.address" for one from which nobody could move what is sent there."""
     to = signing.checksum_address(signing.parse_address(address))
     if int(to, 16) == 0 or to in (intents.address_of("Settlement"), intents.address_of("AIT")):
         raise Invalid(
@@ -80,38 +70,13 @@ def _recipient(address: str) -> str:
     return to
 
 
-def _refuse_while_halted() -> None:
-    status = NetworkStatus.objects.filter(network=settings.CHAIN_NETWORK).first()
-    if status is not None and status.halted:
-        raise Unavailable("chain.halted", f"withdrawals on {status.network} are stopped: {status.halted}")
-
-
-def _refuse_above_limit(user: UUID, to: str, amount: int, now: datetime) -> None:
-    """What left, or will, within 24 hours; by user, and by address whoever sends there (protocols 9)."""
-    day = Withdrawal.objects.filter(created_at__gt=now - timedelta(days=1))
-    counted = day.exclude(state__in=(State.FAILED, State.CANCELED))
-    limit = parameters.get("withdrawal_daily_ait") * AIT
-    for who, found in (("you", counted.filter(user_id=user)), ("this address", counted.filter(address=to))):
-        moved = int(found.aggregate(total=Sum("amount"))["total"] or 0)
-        if moved + amount > limit:
-            left = money.show(max(limit - moved, 0), 18)
-            raise Conflict(
-                "withdrawal.limit", f"{left} AIT are left for {who} within 24 hours", available=left
-            )
-
-
-def _known_since(user: UUID, to: str, now: datetime) -> datetime:
-    earlier = Withdrawal.objects.filter(user_id=user, address=to).order_by("created_at").first()
-    return earlier.created_at if earlier else now
-
-
 def _send(item: Withdrawal) -> None:
     intents.request_intent(
         kind="settlement.withdrawal",
         business_key=f"withdrawal:{item.pk}",
         contract="Settlement",
         function="withdraw",
-        args=[bytes32(item.pk), item.address, str(item.amount), "0x"],
+        args=[bytes32(item.pk), item.address, str(item.amount), item.approval],
     )
     item.state = State.SENDING
     item.save(update_fields=["state"])
@@ -130,58 +95,32 @@ def send_due(limit: int = 100) -> int:
 
 @transaction.atomic
 def cancel(*, user: UUID, withdrawal: UUID) -> Withdrawal:
-    """Only while it waits: what was asked of the chain cannot be taken back."""
+    """Only while it waits, or is in review: what was asked of the chain cannot be taken back."""
     item = Withdrawal.objects.select_for_update().filter(pk=withdrawal, user_id=user).first()
     if item is None:
         raise NotFound("withdrawal.unknown", "you have no such withdrawal")
-    if item.state != State.WAITING:
+    if item.state not in (State.WAITING, State.REVIEW):
         raise Conflict("withdrawal.sent", f"this withdrawal is {item.state}")
-    _release(item, State.CANCELED)
+    db.rows("SELECT withdrawal_release(%s::uuid, 'canceled')", (withdrawal,))
+    item.refresh_from_db()
     return item
 
 
 def receive_withdrawn(event: FinalEvent) -> None:
     """A final Withdrawn: the tokens are gone, and with them what we owed."""
-    item = Withdrawal.objects.select_for_update().filter(pk=UUID(event.args["intentId"][2:34])).first()
-    if item is None:  # the ledger owes no less for it, so the comparison of reserves raises the alarm
-        log.critical("nobody asked for this withdrawal", tx_hash=event.tx_hash, args=event.args)
-        return
-    if int(event.args["amount"]) != item.amount or event.args["to"] != item.address:
-        raise Conflict("withdrawal.differs", f"the chain paid withdrawal {item.pk} otherwise than asked")
-    ledger.apply_all(
-        [
-            ledger.Item(
-                id=uuid5(item.pk, "withdrawn"),
-                action="post",
-                kind="withdrawal",
-                credit=ledger.account_id(owner=None, kind="external", chain=event.network),
-                amount=item.amount,
-                hold=item.pk,
-                reference=item.pk,
-            )
-        ]
+    item, to, amount = UUID(event.args["intentId"][2:34]), event.args["to"], int(event.args["amount"])
+    code = db.value(
+        "SELECT withdrawal_withdrawn(%s::uuid, %s, %s, %s::numeric, %s, %s::bigint, %s::timestamptz)",
+        (item, event.network, to, amount, event.tx_hash, event.block_number, event.block_time),
     )
-    item.state, item.resolved_at = State.FINAL, event.block_time
-    item.tx_hash, item.block = event.tx_hash, event.block_number
-    item.save()
+    if code == "unknown":  # the ledger owes no less for it, so the comparison of reserves raises the alarm
+        log.critical("nobody asked for this withdrawal", tx_hash=event.tx_hash, args=event.args)
+    if code == "differs":
+        raise Conflict("withdrawal.differs", f"the chain paid withdrawal {item} otherwise than asked")
 
 
 def finish_withdrawal(intent: Intent) -> None:
     """The intent's end: success is posted by the event; a failure for good releases the hold."""
-    if intent.state == Intent.State.FAILED:
-        item = Withdrawal.objects.select_for_update().get(pk=UUID(intent.args[0][2:34]))
-        if item.state == State.SENDING:
-            _release(item, State.FAILED)
-
-
-def _release(item: Withdrawal, state: State) -> None:
-    void = ledger.Item(
-        id=uuid5(item.pk, "released"),
-        action="void",
-        kind="withdrawal.released",
-        hold=item.pk,
-        reference=item.pk,
-    )
-    ledger.apply_all([void])
-    item.state, item.resolved_at = state, timezone.now()
-    item.save(update_fields=["state", "resolved_at"])
+    sent = Withdrawal.objects.select_for_update().filter(pk=UUID(intent.args[0][2:34]), state=State.SENDING)
+    if intent.state == Intent.State.FAILED and sent.exists():
+        db.rows("SELECT withdrawal_release(%s::uuid, 'failed')", (UUID(intent.args[0][2:34]),))

@@ -88,7 +88,7 @@ def test_a_provider_sets_his_address_and_claims_with_what_the_api_gives_him(net,
 
     response = alice.call("PUT", "/v1/payouts/target", {"address": wallet.address.lower()})
     assert response.json()["address"] == wallet.address
-    seal_payouts(minimum=1, most=10**30, wait_seconds=0)
+    seal_payouts(minimum=1, most=10**30, wait_seconds=0, alone=10**30)
     assert alice.get("/v1/payouts").json()["items"][0]["claim"] is None
     net.settle()
 

@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from apps.trading.services import ledger
 from apps.trading.tests.books import account, balance, opened, post, transfer, void
 
-SHARDS = 16  # of the platform's fees, seeded
+SHARDS = 2 * 16  # of the platform's fees, seeded for AIT and for CREDIT
 BEAN_CHECK = Path(sys.executable).with_name("bean-check")
 
 

@@ -7,6 +7,7 @@ import pytest
 from django.utils import timezone
 
 from aitbc.accounts.models import User
+from aitbc.chain import keystore
 from aitbc.chain.models import FinalEvent, Intent
 from aitbc.chain.testing import AIT, Actor
 from aitbc.core import db
@@ -16,9 +17,15 @@ from apps.trading.models import Account, PayoutBatch, PayoutLeaf, PayoutTarget
 from apps.trading.selectors.chain import payouts_of
 from apps.trading.services import ledger, schedule
 from apps.trading.services.deposits import deposit_address
-from apps.trading.services.payouts import finish_payouts, receive_claim, seal_payouts, set_target
+from apps.trading.services.payouts import (
+    finish_payouts,
+    receive_claim,
+    seal_payouts,
+    set_target,
+    sweep_claims,
+)
 
-NOW = {"minimum": 1, "most": 10**30, "wait_seconds": 0}
+NOW = {"minimum": 1, "most": 10**30, "wait_seconds": 0, "alone": 10**30}
 
 
 class Provider:
@@ -145,9 +152,9 @@ def test_a_batch_never_promises_more_than_one_key_may(net, mike, nora):
     net.settle()
     mike.target()
     nora.target()
-    first = seal_payouts(minimum=1, most=15 * AIT, wait_seconds=0)
+    first = seal_payouts(minimum=1, most=15 * AIT, wait_seconds=0, alone=10**30)
     assert first.total == 15 * AIT
-    second = seal_payouts(minimum=1, most=15 * AIT, wait_seconds=0)
+    second = seal_payouts(minimum=1, most=15 * AIT, wait_seconds=0, alone=10**30)
     assert second.total == 15 * AIT
     assert seal_payouts(**NOW) is None
     net.settle()
@@ -158,7 +165,7 @@ def test_a_batch_never_promises_more_than_one_key_may(net, mike, nora):
 def test_less_than_the_minimum_waits(net, mike):
     net.settle()
     mike.target()
-    assert seal_payouts(minimum=10 * AIT + 1, most=10**30, wait_seconds=0) is None
+    assert seal_payouts(minimum=10 * AIT + 1, most=10**30, wait_seconds=0, alone=10**30) is None
     assert mike.money() == (10 * AIT, 0, 0)
 
 
@@ -205,6 +212,40 @@ def test_a_repeated_claim_event_posts_once(net, mike):
 def test_a_malformed_address_is_refused(net, mike):
     with pytest.raises(Invalid, match=r"signing\.address"):
         mike.target("0x1234")
+    assert not PayoutTarget.objects.exists()
+
+
+def test_the_platform_may_pay_the_gas_of_many_claims(net, mike, nora):
+    from aitbc.accounts import parameters
+
+    net.settle()
+    mike.target()
+    nora.target()
+    batch = seal_payouts(**NOW)
+    net.settle()
+    assert sweep_claims() == 0  # off, as it is delivered
+    parameters.change(name="claim_sweep_seconds", value=3600, by=None)
+    assert sweep_claims() == 0  # too early
+    PayoutBatch.objects.update(finalized_at=timezone.now() - timedelta(hours=1))
+
+    assert (sweep_claims(), sweep_claims()) == (2, 0)
+    nora.claim(net)  # before the operator's transaction: it must not stop mike's
+    net.settle()
+
+    intent = Intent.objects.get(function="claimMany")
+    assert (intent.state, intent.sender) == ("final", keystore.address("operator"))
+    assert [mike.money(), nora.money()] == [(0, 0, 0), (0, 0, 0)]
+    assert net.balance(mike.wallet.address) == 10 * AIT
+    assert net.balance(nora.wallet.address) == 20 * AIT
+    paid = {leaf.user_id: leaf.claim_tx for leaf in batch.leaves.all()}
+    assert paid[mike.user] == intent.tx_hash != paid[nora.user]
+    assert external() == 0
+    assert sweep_claims() == 0
+
+
+def test_nobody_is_paid_where_nobody_could_move_it(net, mike):
+    with pytest.raises(Invalid, match=r"withdrawal\.address"):
+        mike.target("0x" + "00" * 20)
     assert not PayoutTarget.objects.exists()
 
 
