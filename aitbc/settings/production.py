@@ -4,7 +4,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from aitbc.settings import env
 from aitbc.settings.base import *  # noqa: F403 - the settings of an environment are the base plus its changes
-from aitbc.settings.base import ALLOWED_HOSTS, CHAIN_NETWORK, DATABASES
+from aitbc.settings.base import ALLOWED_HOSTS, CHAIN_NETWORK, DATABASES, DB_ENCRYPTION_ENABLED
 
 DEBUG = False
 DEVELOPMENT = False
@@ -20,10 +20,8 @@ if len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 10 or SECRET_KEY.startswith("d
     raise ImproperlyConfigured("SECRET_KEY must be 50 random characters or more, of your own")
 if not ALLOWED_HOSTS or any("*" in host or host == "." for host in ALLOWED_HOSTS):
     raise ImproperlyConfigured("ALLOWED_HOSTS must name the hosts this platform answers for")
-if CHAIN_NETWORK == "ait-mainnet":
-    raise ImproperlyConfigured(
-        "ait-mainnet needs an encrypted chain database, which this version does not have yet"
-    )
+if CHAIN_NETWORK == "ait-mainnet" and not DB_ENCRYPTION_ENABLED:
+    raise ImproperlyConfigured("ait-mainnet needs an encrypted chain database: DB_ENCRYPTION_ENABLED is off")
 
 SECURE_SSL_REDIRECT = env.boolean("SECURE_SSL_REDIRECT", default=True)
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")

@@ -1,5 +1,8 @@
 """`migrate` without `--database` brings every database up to date: the owner's, then the chain's file."""
 
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -8,6 +11,7 @@ from django.core.management.commands.migrate import Command as DjangoMigrate
 from django.db import connections
 
 from aitbc.core import ports
+from aitbc.core.sqlcipher import keys
 
 
 class Command(DjangoMigrate):
@@ -23,11 +27,20 @@ class Command(DjangoMigrate):
 
     def handle(self, *args: Any, **options: Any) -> None:
         wanted = options.pop("database")
+        make_key()
         for alias in [wanted] if wanted else ["owner", "chain"]:
             super().handle(*args, **options, database=alias)
             if alias == "owner":
                 seed()
                 grant_application_role()
+
+
+def make_key() -> None:
+    """In development a new database has its key made with it."""
+    database, key_file = connections["chain"].settings_dict["NAME"], Path(settings.DB_ENCRYPTION_KEY_PATH)
+    if settings.DEVELOPMENT and settings.DB_ENCRYPTION_ENABLED and not os.path.exists(database):
+        with suppress(FileExistsError):
+            keys.generate(key_file)
 
 
 def seed() -> None:
