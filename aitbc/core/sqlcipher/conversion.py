@@ -65,6 +65,8 @@ def check(database: Path, key_file: Path | None, *, backup: str = "") -> Found:
     plain = [path for path in database.parent.glob(f"{database.name}*") if _head(path) == HEADER]
     with closing(driver.connect(str(database), key_file, isolation_level=None, timeout=20)) as connection:
         if backup:
+            if os.path.exists(backup):
+                raise FileExistsError(f"{backup} exists already: a backup replaces nothing")
             driver.make_private(backup)
             connection.execute("VACUUM INTO ?", (backup,))
             sync(Path(backup))
@@ -137,10 +139,12 @@ def _copy(source: dbapi2.Connection, draft: Path, new: Path | None) -> None:
 
 
 def _examine(connection: dbapi2.Connection, key_file: Path | None) -> tuple[list[str], Found]:
-    """What is wrong in pages, indexes and references, and in an encrypted one with the seal of each page; and
+    """What is wrong with the seals of an encrypted one's pages, with indexes, with references; if nothing is,
     what it holds: the rows of the schema and of each table, and a digest over them in their order."""
-    names = ("integrity_check", "foreign_key_check", *(("cipher_integrity_check",) if key_file else ()))
-    said = [(name, row) for name in names for row in connection.execute(f"PRAGMA {name}").fetchall()]
+    for name in (*(["cipher_integrity_check"] if key_file else []), "integrity_check", "foreign_key_check"):
+        said = [row for row in connection.execute(f"PRAGMA {name}").fetchall() if row != ("ok",)]
+        if said:
+            return [f"{name}: {', '.join(map(str, row))}" for row in said], {}
     queries = {"sqlite_master": "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"}
     for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"):
         queries[name] = f'SELECT * FROM "{name}" ORDER BY rowid'
@@ -151,4 +155,4 @@ def _examine(connection: dbapi2.Connection, key_file: Path | None) -> tuple[list
             digest.update(repr(row).encode())
             rows += 1
         tables[name] = {"rows": rows, "sha256": digest.hexdigest()}
-    return [f"{name}: {', '.join(map(str, row))}" for name, row in said if row != ("ok",)], tables
+    return [], tables
