@@ -12,12 +12,13 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 from sqlcipher3 import dbapi2
 
-_DRY_RUN = ("--dry-run", {"action": "store_true", "help": "change nothing, only check"})
-_BACKUP = ("--backup", {"default": "", "metavar": "FILE", "help": "a new file for an encrypted copy"})
-OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {"dry_run": _DRY_RUN, "backup": _BACKUP}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--dry-run": {"action": "store_true", "help": "change nothing, only check"},
+    "--backup": {"default": "", "metavar": "FILE", "help": "a new file for an encrypted copy"},
+}
 
 
-def of(act: Callable[..., dict[str, Any]], option: str = "") -> type[BaseCommand]:
+def of(act: Callable[..., dict[str, Any]], *names: str) -> type[BaseCommand]:
     """A command that runs `act` on the chain database and its key file, whatever is wrong with either."""
 
     class Command(BaseCommand):
@@ -27,18 +28,16 @@ def of(act: Callable[..., dict[str, Any]], option: str = "") -> type[BaseCommand
 
         def add_arguments(self, parser: ArgumentParser) -> None:
             parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
-            if option:
-                parser.add_argument(OPTIONS[option][0], **OPTIONS[option][1])
+            for name in names:
+                parser.add_argument(name, **OPTIONS[name])
 
         def handle(self, *, as_json: bool, **options: Any) -> None:
-            database = Path(connections["chain"].settings_dict["NAME"])
-            # Only a check asks what is to be; the others are there to change it.
-            plain = option == "backup" and not settings.DB_ENCRYPTION_ENABLED
+            given = {name: options[name] for name in ("dry_run", "backup") if name in options}
+            # A check asks for what the settings want; the others are there to change it.
+            plain = "backup" in given and not settings.DB_ENCRYPTION_ENABLED
             key_file = None if plain else Path(settings.DB_ENCRYPTION_KEY_PATH)
-            if option and not database.exists():
-                raise CommandError(f"there is no database {database}: `manage.py migrate` makes it")
             try:
-                found = act(database, key_file, **({option: options[option]} if option else {}))
+                found = act(Path(connections["chain"].settings_dict["NAME"]), key_file, **given)
             except (ImproperlyConfigured, OSError, dbapi2.Error) as error:
                 raise CommandError(str(error)) from error
             lines = (f"{name}: {value}" for name, value in found.items())

@@ -46,6 +46,7 @@ def rekey(database: Path, key_file: Path, *, dry_run: bool = False) -> Found:
     if dry_run:
         return check(database, key_file)
     if not successor.exists():
+        _head(database)  # there is one: connecting would make it
         driver.connect(str(database), key_file).close()
         keys.generate(successor)
     # It opens the database already if a run before this was killed between the two renames.
@@ -81,8 +82,10 @@ def check(database: Path, key_file: Path | None, *, backup: str = "") -> Found:
 
 
 def _current(database: Path, key_file: Path) -> Path | None:
-    """The key if it opens the database; None where that is plain, or under another: opening will tell."""
+    """The key if it opens the database; None where that is plain, or under another: opening will tell.
+    FileNotFoundError where there is none: connecting would make one."""
     keys.read(key_file)
+    _head(database)
     with contextlib.suppress(ImproperlyConfigured):
         driver.connect(str(database), key_file).close()
         return key_file

@@ -1,3 +1,3 @@
 from aitbc.core.sqlcipher import command, conversion
 
-Command = command.of(conversion.check, "backup")
+Command = command.of(conversion.check, "--backup")

@@ -1,3 +1,3 @@
 from aitbc.core.sqlcipher import command, conversion
 
-Command = command.of(conversion.encrypt, "dry_run")
+Command = command.of(conversion.encrypt, "--dry-run")

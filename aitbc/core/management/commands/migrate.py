@@ -27,20 +27,15 @@ class Command(DjangoMigrate):
 
     def handle(self, *args: Any, **options: Any) -> None:
         wanted = options.pop("database")
-        make_key()
+        new = not os.path.exists(connections["chain"].settings_dict["NAME"])
+        if new and settings.DEVELOPMENT and settings.DB_ENCRYPTION_ENABLED:
+            with suppress(FileExistsError):
+                keys.generate(Path(settings.DB_ENCRYPTION_KEY_PATH))
         for alias in [wanted] if wanted else ["owner", "chain"]:
             super().handle(*args, **options, database=alias)
             if alias == "owner":
                 seed()
                 grant_application_role()
-
-
-def make_key() -> None:
-    """In development a new database has its key made with it."""
-    database, key_file = connections["chain"].settings_dict["NAME"], Path(settings.DB_ENCRYPTION_KEY_PATH)
-    if settings.DEVELOPMENT and settings.DB_ENCRYPTION_ENABLED and not os.path.exists(database):
-        with suppress(FileExistsError):
-            keys.generate(key_file)
 
 
 def seed() -> None:
