@@ -64,6 +64,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "aitbc.core.browsers.AuthenticationMiddleware",
     "aitbc.core.browsers.MessageMiddleware",
+    "aitbc.accounts.audit.AuditMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 TEMPLATES = [
