@@ -9,7 +9,3 @@ def database_now() -> datetime:
     """The database's wall clock, also inside a long transaction."""
     now: datetime = db.value("SELECT clock_timestamp()")
     return now
-
-
-def rfc3339(moment: datetime | None) -> str | None:
-    return moment.isoformat().replace("+00:00", "Z") if moment else None
