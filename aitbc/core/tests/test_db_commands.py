@@ -221,6 +221,32 @@ def test_they_say_so_when_there_is_no_database(chain_file):
     assert chain_file.files() == set()
 
 
+def test_in_development_migrating_makes_the_key_of_a_new_database_and_of_no_other(encrypted):
+    encrypted.path.unlink()
+    encrypted.key.unlink()
+    migrate = ("migrate", "--database", "chain", "-v", "0")
+    made = encrypted.manage(*migrate, DB_ENCRYPTION_ENABLED="1")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert (encrypted.key.stat().st_mode & 0o777, encrypted.key.stat().st_size) == (0o600, 32)
+    assert encrypted.path.read_bytes()[:16] != b"SQLite format 3\0"
+    encrypted.key.unlink()
+    refused = encrypted.manage(*migrate, DB_ENCRYPTION_ENABLED="1")
+    assert refused.returncode == 1
+    assert f"the database key {encrypted.key} is missing" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not encrypted.key.exists()
+
+
+def test_in_production_nobody_makes_a_key_unasked(encrypted, settings):
+    settings.DEVELOPMENT = False
+    encrypted.path.unlink()
+    encrypted.key.unlink()
+    with pytest.raises(CommandError, match="is missing"):
+        call_command("migrate", database="chain", verbosity=0)
+    assert not encrypted.key.exists()
+    assert encrypted.files() == set()
+
+
 # -- what they refuse --------------------------------------------------------------------------
 
 
