@@ -12,6 +12,8 @@ from django.http import HttpRequest, HttpResponse
 
 from aitbc.accounts.models import User
 from aitbc.core import db
+from aitbc.core.errors import Unavailable
+from aitbc.core.http import problem_response
 
 _PREFIX = re.compile(r"Bearer ait_([0-9a-z]{12})_", re.ASCII)
 _NOTED = ("/admin/", "/api/", "/v1/withdrawals")
@@ -25,9 +27,13 @@ class AuditMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if request.method in ("GET", "HEAD", "OPTIONS") or not request.path.startswith(_NOTED):
+        try:
+            if context := _context(request):
+                db.rows(_SET, (json.dumps(context),))
+        except DatabaseError:
+            return problem_response(request, Unavailable("database.unavailable", "the database is away"))
+        if context is None:
             return self.get_response(request)
-        db.rows(_SET, (json.dumps(_context(request)),))
         try:
             return self.get_response(request)
         finally:
@@ -35,10 +41,20 @@ class AuditMiddleware:
                 db.rows(_SET, ("",))
 
 
-def _context(request: Any) -> dict[str, str]:
-    key = _PREFIX.match(request.headers.get("Authorization", ""))
+def _context(request: Any) -> dict[str, str] | None:
+    """None where nothing is noted: of reading, of other machines, of who is nobody and does not sign in."""
+    if request.method in ("GET", "HEAD", "OPTIONS") or not request.path.startswith(_NOTED):
+        return None
+    console = request.path.startswith("/admin/")  # knows no keys: one in the header says nothing there
+    key = None if console else _PREFIX.match(request.headers.get("Authorization", ""))
     actor = f"key:{key[1]}" if key else str(request.user.pk or "anonymous")
-    return {"actor": actor, "request_id": request.request_id, "address": request.META.get("REMOTE_ADDR", "")}
+    if actor == "anonymous" and not console:
+        return None
+    return {
+        "actor": actor,
+        "request_id": request.request_id,
+        "address": request.META.get("REMOTE_ADDR", ""),
+    }
 
 
 def note(action: str, subject: str, after: dict[str, Any]) -> None:

@@ -108,7 +108,8 @@ def _change_and_fail():
 
 
 def test_the_web_says_who_from_where_and_in_which_request(operator):
-    client = Client(headers={"X-Request-ID": "request-0001"})
+    foreign = person("mallory").token  # whose key it is says nothing where only sessions count
+    client = Client(headers={"X-Request-ID": "request-0001", "Authorization": f"Bearer {foreign}"})
     assert client.login(username=operator.email, password=PASSWORD)
     form = {"value": "400", "changes-TOTAL_FORMS": "0", "changes-INITIAL_FORMS": "0"}
     response = client.post("/admin/accounts/parameter/fee_bps/change/", form, REMOTE_ADDR="192.0.2.7")
@@ -162,6 +163,18 @@ def test_a_withdrawal_canceled_is_noted_and_one_that_goes_on_is_not(operator):
     ]
     [event] = events("withdrawal.canceled")
     assert (event.before["state"], event.after["state"]) == ("waiting", "canceled")
+
+
+def test_without_the_database_a_change_is_refused_not_done_by_nobody(operator, monkeypatch):
+    carol = person("carol")
+
+    def away(*_):
+        raise DatabaseError
+
+    monkeypatch.setattr("aitbc.accounts.audit.db.rows", away)
+    response = carol.patch("/api/accounts/me", {"name": "Carol"})
+    assert (response.status_code, response.json()["code"]) == (503, "database.unavailable")
+    assert User.objects.get(pk=carol.id).name == ""
 
 
 # -- that it stays -----------------------------------------------------------------------------
