@@ -40,6 +40,10 @@ def bury(sender: Any = None, task_id: str = "", exception: Any = None, **details
     bury_task(task=sender, task_id=task_id, error=exception, **details)
 
 
+@signals.worker_shutdown.connect
 @signals.worker_process_shutdown.connect
 def close_databases(**_: Any) -> None:
+    from aitbc.core.db import shutdown_db
+
+    shutdown_db()
     connections.close_all()

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from aitbc.accounts import keys, parameters
-from aitbc.accounts.models import ApiKey, Parameter, ParameterChange, User
+from aitbc.accounts.models import ApiKey, AuditEvent, Parameter, ParameterChange, User
 from aitbc.core import show
 from aitbc.core.columns import column, state
 from aitbc.core.errors import Invalid
@@ -185,3 +185,21 @@ class ParameterChangeAdmin(ReadOnlyAdmin):
     search_help_text = "Parameter, or who changed it by e-mail"
     fields = ("parameter", ("old_value", "new_value"), ("changed_by", "changed_at"))
     ordering = ("-id",)
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(ReadOnlyAdmin):
+    icon = "policy"
+    list_display = ("number", "at", "action", "actor", "subject", "address")
+    list_filter = ("action",)
+    search_fields = ("number", "subject", "actor")
+    search_help_text = "Number, subject (such as user:id) or actor"
+    sections = {
+        None: (("number", "at"), ("action", "subject"), ("actor", "address"), "request_id"),
+        "Change": ("before_shown", "after_shown"),
+        "Seal": ("head_shown",),
+    }
+
+    before_shown = column("Before", "before", show.document)
+    after_shown = column("After", "after", show.document)
+    head_shown = column("Head of the chain", "head", show.code)

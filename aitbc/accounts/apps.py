@@ -7,9 +7,10 @@ class AccountsConfig(AppConfig):
     verbose_name = "Accounts"
 
     def ready(self) -> None:
-        from aitbc.accounts import keys, parameters
+        from aitbc.accounts import audit, keys, parameters
         from aitbc.core import ports
 
+        audit.connect()
         ports.subscribe("seed", parameters.seed)
         ports.provide("auth.key", keys.find_principal)
         ports.provide("auth.user", keys.find_user)

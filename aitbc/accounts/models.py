@@ -7,6 +7,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Lower
 
+from aitbc.core.fields import HashField
 from aitbc.core.ids import uuid7
 
 
@@ -116,3 +117,27 @@ class ParameterChange(models.Model):
 
     def __str__(self) -> str:
         return f"{self.parameter_id}: {self.old_value} -> {self.new_value}"
+
+
+class AuditEvent(models.Model):
+    """Who did what to what. Written by the database alone, in the same transaction (`sql/audit.sql`)."""
+
+    number = models.BigIntegerField(primary_key=True, help_text="From 1, without gaps.")
+    at = models.DateTimeField()
+    xact = models.BigIntegerField(db_index=True)
+    actor = models.CharField(
+        max_length=60, db_index=True, help_text="A user's id, `key:` and a prefix, or the platform."
+    )
+    action = models.CharField(max_length=40, db_index=True)
+    subject = models.CharField(max_length=120, db_index=True)
+    before = models.JSONField(null=True)
+    after = models.JSONField(null=True)
+    request_id = models.CharField(max_length=64)
+    address = models.CharField(max_length=45)
+    head = HashField(help_text="SHA-256 over the head before and this row; covered by the ledger's journal.")
+
+    class Meta:
+        ordering = ("-number",)
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.action}"

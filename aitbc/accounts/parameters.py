@@ -1,6 +1,6 @@
 """Governed parameters: the one list of what exists, with defaults and bounds."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from django.db import transaction
 
@@ -64,20 +64,9 @@ DEFINITIONS = (
 
 def seed(database: str) -> None:
     """Create the parameters that do not exist yet; existing values stay."""
-    Parameter.objects.using(database).bulk_create(
-        [
-            Parameter(
-                name=d.name,
-                value=d.default,
-                minimum=d.minimum,
-                maximum=d.maximum,
-                unit=d.unit,
-                description=d.description,
-            )
-            for d in DEFINITIONS
-        ],
-        ignore_conflicts=True,
-    )
+    definitions = [asdict(definition) for definition in DEFINITIONS]
+    missing = [Parameter(value=fields.pop("default"), **fields) for fields in definitions]
+    Parameter.objects.using(database).bulk_create(missing, ignore_conflicts=True)
 
 
 def get(name: str) -> int:

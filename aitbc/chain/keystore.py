@@ -7,7 +7,6 @@ so that no process, the chain worker least of all, approves by itself (protocols
 """
 
 import json
-import os
 import secrets
 import stat
 from contextlib import suppress
@@ -19,6 +18,7 @@ from django.conf import settings
 
 from aitbc.chain import signing
 from aitbc.core.errors import Conflict, Invalid, Unavailable
+from aitbc.core.files import write_private
 
 ROLES: Final = ("receipt", "operator", "approver", "guardian", "owner", "deployer")
 APPROVER: Final = "approver"
@@ -63,26 +63,11 @@ def _read_private(path: Path) -> str:
     return path.read_text()
 
 
-def write_private(path: Path, text: str) -> None:
-    """Create `path`, or raise FileExistsError; never readable by others, never half written."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    finally:
-        draft.unlink()
-
-
 def _password(*, create: bool, name: str = "password") -> str:
     path = Path(settings.KEYS_DIR) / name
     if create and not path.exists():
         with suppress(FileExistsError):  # another process made it first: its password counts
-            write_private(path, secrets.token_urlsafe(32))
+            write_private(path, secrets.token_urlsafe(32).encode())
     return _read_private(path).strip()
 
 
@@ -112,7 +97,7 @@ def store(role: str, private_key: bytes, *, passphrase: str | None = None, cost:
     password = passphrase or _password(create=True)
     document = create_keyfile_json(private_key, password, kdf="scrypt", iterations=cost)
     try:
-        write_private(_path(role), json.dumps(document))
+        write_private(_path(role), json.dumps(document).encode())
     except FileExistsError:
         raise Conflict("keystore.exists", f"the role {role} has a key already") from None
     return Signer(role, private_key)

@@ -160,8 +160,6 @@ def advisory_lock(name: str) -> Iterator[bool]:
 
 
 def shutdown_db(alias: str = "chain") -> None:
-    """Close every connection of `alias` of this thread, after folding its write-ahead log in."""
+    """Close every connection of `alias` of this process, after folding its write-ahead log in."""
     database = connections[alias]
-    if database.vendor == "sqlite" and database.connection is not None:
-        database.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    database.close()
+    getattr(database, "close_everywhere", database.close)()

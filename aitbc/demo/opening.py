@@ -1,6 +1,7 @@
 """Steps that set the scene: platform, parameters, people, money, miners."""
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Final
@@ -46,6 +47,10 @@ def ask(*arguments: str) -> JSON:
 def start_platform(stage: Stage, step: Step) -> None:
     """Stores, migrations, contracts, web, workers: as `make up`, without its miner."""
     processors()
+    os.environ["DB_ENCRYPTION_ENABLED"] = "1"  # for all that is started from here on
+    if os.path.exists(str(settings.DATABASES["chain"]["NAME"])):  # of a platform that ran without
+        process.manage("db_generate_key", check=False)
+        process.manage("db_encrypt")
     running = stage.start_platform()
     step.detail = f"{running.url} with {', '.join(sorted(running.processes))}"
 

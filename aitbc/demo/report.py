@@ -38,6 +38,7 @@ class Report:
     settlement: dict[str, Any] | None = None
     ledger_audit: dict[str, Any] | None = None
     reserves: dict[str, Any] | None = None
+    chain_database: dict[str, Any] | None = None
     pollers: dict[str, Any] | None = None
     payouts: list[dict[str, Any]] = field(default_factory=list)
 

@@ -147,6 +147,14 @@ def audit(stage: Stage, step: Step) -> None:
     )
 
 
+def check_database(stage: Stage, step: Step) -> None:
+    """The file that the platform is using: not SQLite's to read, and sound."""
+    found = stage.report.chain_database = ask("db_check")
+    require(found["encrypted"] and found["ok"], f"the chain database: {found}")
+    rows = sum(table["rows"] for table in found["tables"].values())
+    step.detail = f"begins with {found['header']}, not as SQLite does; {rows} rows, all pages sound"
+
+
 def _reserves_since(stage: Stage) -> JSON | None:
     response = stage.client.send("GET", "/v1/reserves", 200, 503)  # 503: never compared so far
     found: JSON = response.json()

@@ -30,6 +30,7 @@ STEPS: Final[dict[str, Callable[[Stage, Step], None]]] = {
     "stores down": closing.verify_offline,
     "restart keeps data": closing.restart,
     "ledger and reserves": settling.audit,
+    "encrypted chain database": settling.check_database,
 }
 STOP: Final = "nothing left behind"
 Tell = Callable[[str], None]

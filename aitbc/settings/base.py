@@ -65,6 +65,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "aitbc.core.browsers.AuthenticationMiddleware",
     "aitbc.core.browsers.MessageMiddleware",
+    "aitbc.accounts.audit.AuditMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 TEMPLATES = [
@@ -99,6 +100,8 @@ CHAIN_EMBEDDED = not env.text("CHAIN_RPC_URL", "")
 CHAIN_FINALITY_DEPTH = env.integer("CHAIN_FINALITY_DEPTH", 5)
 CHAIN_MAX_FEE = env.integer("CHAIN_MAX_FEE", 500 * 10**9)  # wei per gas; above it, intents wait
 EMBEDDED_STORES = not (env.text("DATABASE_URL", "") and env.text("REDIS_URL", ""))
+DB_ENCRYPTION_ENABLED = env.boolean("DB_ENCRYPTION_ENABLED", default=CHAIN_NETWORK == "ait-mainnet")
+DB_ENCRYPTION_KEY_PATH = env.text("DB_ENCRYPTION_KEY_PATH", "/etc/aitbc/secrets/db_encryption.key")
 # The ladder: a lock wait ends before its statement, a statement before the web server gives up.
 # Without the last one a client that vanished inside a transaction would hold its locks for ever.
 _TIMEOUTS = "-c lock_timeout=5000 -c statement_timeout=20000 -c idle_in_transaction_session_timeout=30000"
@@ -106,8 +109,9 @@ DATABASES = {
     "default": env.database(DATABASE_URL, options=_TIMEOUTS, prepare_threshold=5),
     "owner": env.database(DATABASE_OWNER_URL),
     "chain": {
-        "ENGINE": "django.db.backends.sqlite3",
+        "ENGINE": "aitbc.core.sqlcipher",
         "NAME": VAR_DIR / "chain" / CHAIN_NETWORK / "chain.db",
+        "CONN_MAX_AGE": None,
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,

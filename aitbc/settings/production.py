@@ -4,7 +4,13 @@ from django.core.exceptions import ImproperlyConfigured
 
 from aitbc.settings import env
 from aitbc.settings.base import *  # noqa: F403 - the settings of an environment are the base plus its changes
-from aitbc.settings.base import ALLOWED_HOSTS, CHAIN_NETWORK, DATABASES, WEBHOOK_NETWORKS
+from aitbc.settings.base import (
+    ALLOWED_HOSTS,
+    CHAIN_NETWORK,
+    DATABASES,
+    DB_ENCRYPTION_ENABLED,
+    WEBHOOK_NETWORKS,
+)
 
 DEBUG = False
 DEVELOPMENT = False
@@ -22,10 +28,8 @@ if not ALLOWED_HOSTS or any("*" in host or host == "." for host in ALLOWED_HOSTS
     raise ImproperlyConfigured("ALLOWED_HOSTS must name the hosts this platform answers for")
 if WEBHOOK_NETWORKS:
     raise ImproperlyConfigured("WEBHOOK_NETWORKS is for development: production sends to public addresses")
-if CHAIN_NETWORK == "ait-mainnet":
-    raise ImproperlyConfigured(
-        "ait-mainnet needs an encrypted chain database, which this version does not have yet"
-    )
+if CHAIN_NETWORK == "ait-mainnet" and not DB_ENCRYPTION_ENABLED:
+    raise ImproperlyConfigured("ait-mainnet needs an encrypted chain database: DB_ENCRYPTION_ENABLED is off")
 
 SECURE_SSL_REDIRECT = env.boolean("SECURE_SSL_REDIRECT", default=True)
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")

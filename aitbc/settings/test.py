@@ -7,6 +7,7 @@ from aitbc.settings.local import *  # noqa: F403 - the settings of an environmen
 
 RATE_LIMIT_ENABLED = False  # its own tests switch it on
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+DB_ENCRYPTION_ENABLED = False  # its own tests switch it on
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 KEYS_DIR = VAR_DIR / "test" / _WORKER / "keys"
 ARTIFACTS_DIR = VAR_DIR / "test" / _WORKER / "artifacts"

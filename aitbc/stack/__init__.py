@@ -104,7 +104,8 @@ def destroy() -> None:
     for folder in (var.root / "postgres", var.root / "redis", var.root / "anvil", var.run / "postgres"):
         shutil.rmtree(folder, ignore_errors=not folder.exists())
     made = [var.memory, var.root / "postgres.elsewhere"]
-    for file in (*made, *var.keys.glob("redis.*"), *var.keys.glob("*.key")):
+    keys = set(var.keys.glob("*.key")) - {var.keys / "db_encryption.key"}  # what it encrypts stays
+    for file in (*made, *var.keys.glob("redis.*"), *keys):
         file.unlink(missing_ok=True)
 
 

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from aitbc.core.files import write_private
 from aitbc.stack.errors import StackError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -124,11 +125,8 @@ def secret(path: Path) -> str:
     """The random token kept in `path` (0600), made at the first call; two first callers get the same."""
     if not path.exists():
         make_folder(path.parent, mode=0o700)
-        draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        write_atomically(draft, secrets.token_urlsafe(32), mode=0o600)
         with contextlib.suppress(FileExistsError):  # another process was first: its token is the one
-            os.link(draft, path)
-        draft.unlink()
+            write_private(path, secrets.token_urlsafe(32).encode())
     return path.read_text()
 
 

@@ -16,7 +16,7 @@ from django_celery_beat.models import (
     SolarSchedule,
 )
 
-from aitbc.accounts import parameters
+from aitbc.accounts import audit, parameters
 from aitbc.chain.models import Block, Deployment, FinalEvent, Intent, Log, NetworkStatus, SignedTransaction
 from aitbc.core import db, ticks
 from aitbc.core.ids import uuid7
@@ -60,6 +60,8 @@ def build() -> Scene:
     for seller in (mike, nora):
         challenges.issue_missing(Miner.objects.get(pk=seller.miner_id))
         list_offer(seller=seller.principal, offer=NewOffer(price="0.002"))
+    for who in (alice, mike):  # the database notes the rest only when it commits
+        audit.note("login.succeeded", f"user:{who.id}", {})
     _platform(alice)
     _storage(alice, completed)
     _money(alice, mike)

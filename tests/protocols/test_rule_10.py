@@ -3,10 +3,13 @@
 import pytest
 from django.db import DatabaseError, connection, transaction
 
+from aitbc.accounts import parameters
+from aitbc.accounts.models import AuditEvent
 from aitbc.core import db
 from aitbc.core.testing.cast import AIT
 from aitbc.core.testing.snapshot import snapshot
-from apps.trading.models import Account
+from apps.trading.models import Account, JournalBlock
+from apps.trading.services import journal
 from apps.trading.services.audit import audit
 
 
@@ -42,3 +45,19 @@ def test_the_ledgers_function_is_what_moves_money(alice):
         "SELECT tableowner FROM pg_tables WHERE tablename = 'trading_entry'"
     )
     assert Account.objects.get(owner=alice.id, kind="available").posted == AIT
+
+
+def test_the_anchored_head_covers_the_audit_log(committed_db):
+    """Each settlement anchors the journal's head; a line of the journal holds each audit event's."""
+    parameters.change(name="fee_bps", value=260, by=None)
+    while journal.seal() is not None:
+        continue
+    newest = AuditEvent.objects.first()
+    lines = [
+        line for (line,) in db.rows("SELECT line FROM journal_lines(0, 9223372036854775807) WHERE part = 3")
+    ]
+
+    assert newest.action == "parameter.changed"
+    assert f"audit|{newest.number}|{newest.head[2:]}" in lines
+    assert JournalBlock.objects.first().head == journal.head()
+    assert audit() == []

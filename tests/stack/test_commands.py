@@ -38,12 +38,15 @@ def test_an_unknown_server_is_refused_by_name(var):
 def test_destroy_deletes_the_servers_data_and_keeps_the_rest(var):
     manage("stack", "up", "--only", "redis")
     (var.root / "artifacts").mkdir()
+    kept = var.keys / "db_encryption.key"
+    kept.write_bytes(bytes(32))
 
     assert manage("stack", "destroy").returncode == 0
 
     assert not (var.root / "redis").exists()
     assert not (var.keys / "redis.password").exists()
     assert (var.root / "artifacts").is_dir()
+    assert kept.exists()  # and so does the chain database that it opens
 
 
 def test_platform_status_of_one_that_is_down(var):

@@ -50,7 +50,7 @@ REFUSED = {
     "no hosts": ({"ALLOWED_HOSTS": None}, "ALLOWED_HOSTS"),
     "any host": ({"ALLOWED_HOSTS": "aitbc.example,*"}, "ALLOWED_HOSTS"),
     "a host with a star": ({"ALLOWED_HOSTS": "*.example"}, "ALLOWED_HOSTS"),
-    "mainnet": ({"CHAIN_NETWORK": "ait-mainnet"}, "ait-mainnet"),
+    "mainnet in the clear": ({"CHAIN_NETWORK": "ait-mainnet", "DB_ENCRYPTION_ENABLED": "0"}, "ait-mainnet"),
     "another database": ({"DATABASE_URL": "sqlite:///x.db"}, "DATABASE_URL"),
     "a number that is none": ({"WEB_PROCESSES": "many"}, "WEB_PROCESSES"),
     "a truth that is none": ({"RATE_LIMIT_ENABLED": "perhaps"}, "RATE_LIMIT_ENABLED"),

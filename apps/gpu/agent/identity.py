@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from aitbc.chain.keystore import write_private
 from aitbc.chain.signing import Domain, Struct, address_of, digest, new_private_key, sign
+from aitbc.core.files import write_private
 
 _API_KEY: Final = re.compile(r"ait_([0-9A-Za-z]+)_[0-9A-Za-z_-]+\Z")
 
@@ -33,7 +33,7 @@ def load_identity(path: Path) -> Identity:
     """
     if not path.exists():
         with suppress(FileExistsError):  # another miner with this state was first: its key counts
-            write_private(path, new_private_key().hex())
+            write_private(path, new_private_key().hex().encode())
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise PermissionError(f"{path} can be read by others; chmod 600 it")
     text = path.read_text().strip()

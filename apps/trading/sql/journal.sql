@@ -15,6 +15,9 @@ RETURNS TABLE (xact bigint, part int, key text, line text) LANGUAGE sql STABLE P
   SELECT e.xact, 2, lpad(e.id::text, 20, '0'),
          concat_ws('|', 'entry', e.id, e.transfer_id, e.account_id, e.amount, extract(epoch FROM e.created_at))
     FROM trading_entry e WHERE e.xact >= p_from AND e.xact < p_upto
+  UNION ALL   -- and the heads of the audit log, so that one anchored head covers both (protocols 10)
+  SELECT a.xact, 3, lpad(a.number::text, 20, '0'), concat_ws('|', 'audit', a.number, encode(a.head, 'hex'))
+    FROM accounts_auditevent a WHERE a.xact >= p_from AND a.xact < p_upto
 $$;
 
 CREATE OR REPLACE FUNCTION journal_head(p_number bigint, p_previous bytea, p_upto bigint, p_digest bytea) RETURNS bytea

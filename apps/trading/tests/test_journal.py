@@ -34,7 +34,8 @@ def test_a_block_holds_what_was_committed_since_the_one_before():
     assert sealed() == 2
 
     one, two = JournalBlock.objects.order_by("number")
-    assert (one.lines, two.lines) == (3, 5)  # a transfer and two entries; the same, a hold, and its void
+    assert (one.lines, two.lines) == (4, 6)
+    # A transfer and two entries; the same, a hold, and its void; and in each a line of the audit log.
     assert one.upto < two.upto
     assert journal.head() == two.head
     assert audit() == []
@@ -44,11 +45,11 @@ def test_a_backlog_is_sealed_in_blocks_of_whole_transactions():
     giver, taker = account(10), account()
     ledger.apply_all([transfer(giver, taker, 1), transfer(giver, taker, 1), transfer(giver, taker, 1)])
     ledger.apply_all([transfer(giver, taker, 1)])
-    assert sealed(most=2) == 1  # the funding, and the three that were applied at once
+    assert sealed(most=2) == 1  # the owners, the funding, and the three at once
     assert sealed(most=2) == 2
     assert journal.seal(most=2) is None
 
-    assert list(JournalBlock.objects.order_by("number").values_list("lines", flat=True)) == [12, 3]
+    assert list(JournalBlock.objects.order_by("number").values_list("lines", flat=True)) == [14, 3]
     assert audit() == []
 
 

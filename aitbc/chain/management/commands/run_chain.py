@@ -7,7 +7,9 @@ from typing import Any
 
 import structlog
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 
 from aitbc.chain.client import client
 from aitbc.chain.models import NetworkStatus
@@ -26,6 +28,10 @@ class Command(BaseCommand):
         parser.add_argument("--once", action="store_true", help="work until all is final, then end")
 
     def handle(self, *, once: bool, **options: Any) -> None:
+        try:
+            connections["chain"].ensure_connection()  # a faulty key ends it here, also a stand-by
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
         self._stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())

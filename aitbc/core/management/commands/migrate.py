@@ -1,13 +1,18 @@
 """`migrate` without `--database` brings every database up to date: the owner's, then the chain's file."""
 
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import CommandParser
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError, CommandParser
 from django.core.management.commands.migrate import Command as DjangoMigrate
 from django.db import connections
 
 from aitbc.core import ports
+from aitbc.core.sqlcipher import keys
 
 
 class Command(DjangoMigrate):
@@ -20,6 +25,17 @@ class Command(DjangoMigrate):
 
     def get_check_kwargs(self, options: dict[str, Any]) -> Any:
         return {**super().get_check_kwargs(options), "databases": [options["database"] or "owner"]}
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        """In development a new chain database has its key made with it."""
+        new = not os.path.exists(connections["chain"].settings_dict["NAME"])
+        if new and settings.DEVELOPMENT and settings.DB_ENCRYPTION_ENABLED:
+            with suppress(FileExistsError):
+                keys.generate(Path(settings.DB_ENCRYPTION_KEY_PATH))
+        try:
+            return super().execute(*args, **options)
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
 
     def handle(self, *args: Any, **options: Any) -> None:
         wanted = options.pop("database")
