@@ -78,13 +78,14 @@ class World:
         if self.countdown:
             self.countdown -= 1
             if self.countdown == 0:
-                self.fork(self.rng.randrange(1, 5), self.rng.randrange(0, 3))  # never as deep as finality
+                self.fork(self.rng.randrange(1, self.reach), self.rng.randrange(0, 3))
         return self.chain.answer(method, params)
 
     def tick(self, *, calm: bool = True) -> None:
         """A round of the worker; halted exactly if the chain contradicts what was final."""
-        self.countdown = 0 if calm else self.rng.randrange(1, 60)
         before, booked = self.status, deposits()
+        self.reach = min(33, self.chain.head - before.final_height + 1)  # what is final now stays
+        self.countdown = 0 if calm or self.reach < 2 else self.rng.randrange(2, 40)
         behind = self.chain.head < before.final_height
         changed = not behind and (
             before.final_hash is not None and self.chain.hash_at(before.final_height) != before.final_hash
