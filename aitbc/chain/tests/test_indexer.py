@@ -103,6 +103,32 @@ def test_state_after_random_forks_equals_a_fresh_scan(net, chain, seed):
     assert held() == fresh_scan(chain)
 
 
+def test_blocks_of_another_fork_are_never_put_upon_ours(net, chain):
+    """The chain forks below our tip after we have looked at it, before we read on."""
+    net.mint(WHO, 1)
+    snapshot = chain.call("evm_snapshot")
+    net.mint(WHO, 2)
+    follow(chain)
+    before = held()
+    net.mine(3)
+
+    class Forking(Client):
+        asked = 0
+
+        def headers(self, numbers):
+            self.asked += 1
+            if self.asked == 2:
+                chain.call("evm_revert", snapshot)
+                for amount in (3, 4, 5, 6):
+                    net.mint(WHO, amount)
+            return super().headers(numbers)
+
+    follow(Forking(chain.url, chain.chain_id))
+    assert held() == before
+    follow(chain)
+    assert held() == fresh_scan(chain)
+
+
 def test_a_node_that_lags_behind_costs_nothing(net, chain):
     net.mine(4)
     follow(chain)
