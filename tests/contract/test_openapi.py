@@ -18,6 +18,7 @@ PUBLIC = {
     "/v1/marketplace/offers",
     "/v1/marketplace/offers/{}",
     "/v1/reserves",
+    "/v1/liabilities",
     "/api/accounts/parameters",
 }
 
