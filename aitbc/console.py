@@ -32,11 +32,7 @@ TICK_IS_LATE = 15
 _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("Work", ("gpu",), ("job", "miner", "device", "receipt", "challenge", "queuedjob", "artifact")),
     ("Market", ("marketplace",), ("offer",)),
-    (
-        "Money",
-        ("trading",),
-        ("payment", "account", "transfer", "entry", "settlementbatch", "deposit", "reservecheck"),
-    ),
+    ("Money", ("trading",), ("payment", "account", "transfer", "entry", "settlementbatch", "deposit", "reservecheck")),
     ("Chain", ("chain",), ("networkstatus", "intent", "finalevent", "deployment")),
     ("People", ("accounts", "auth", "webhooks"), ("user", "apikey", "parameter", "group")),
     ("Platform", ("core", "django_celery_beat"), ("outboxevent", "deadtask", "platformtick", "periodictask")),

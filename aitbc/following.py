@@ -77,9 +77,7 @@ async def _go_on(look: Any, after: int, gone: "asyncio.Future[None]", send: Any)
 def _client(job: UUID, query: str, headers: dict[bytes, str]) -> UUID:
     if tickets := parse_qs(query).get("ticket"):
         return logs.client_of(tickets[0], job=job)
-    principal = _asked(
-        lambda: auth.authenticate(headers.get(b"authorization", "").removeprefix("Bearer ").strip())
-    )
+    principal = _asked(lambda: auth.authenticate(headers.get(b"authorization", "").removeprefix("Bearer ").strip()))
     if not principal.has("jobs:read"):
         raise Forbidden("auth.scope", "this key lacks the scope jobs:read", scope="jobs:read")
     return UUID(str(principal.user_id))

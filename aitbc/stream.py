@@ -70,14 +70,10 @@ class Waiters:
     async def _listen(self) -> None:
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(
-                    settings.DATABASE_URL, autocommit=True
-                ) as listener:
+                async with await psycopg.AsyncConnection.connect(settings.DATABASE_URL, autocommit=True) as listener:
                     await self._hear(listener)
             except psycopg.Error as error:
-                log.warning(
-                    "waiting miners hear nothing: the database is away", error=str(error).split("\n")[0]
-                )
+                log.warning("waiting miners hear nothing: the database is away", error=str(error).split("\n")[0])
                 await asyncio.sleep(1)
 
     async def _hear(self, listener: psycopg.AsyncConnection[Any]) -> None:
@@ -157,9 +153,7 @@ async def _route(scope: dict[str, Any]) -> tuple[int, dict[str, Any], bool]:
     if scope["path"] == "/health/live":
         return 200, {"status": "live", "waiting": len(waiters.events)}, False
     if scope["path"] != "/v1/miners/wait" or scope["method"] != "GET":
-        raise NotFound(
-            "http.not_found", "this process only serves miners that wait and logs that are followed"
-        )
+        raise NotFound("http.not_found", "this process only serves miners that wait and logs that are followed")
     seconds = _seconds(scope)
     header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
     if await _look(header.removeprefix("Bearer ").strip()):

@@ -94,9 +94,7 @@ async def single(port: int, clients: list[str], sellers: list[Seller], seconds: 
     """One request per step."""
     run = Run()
     begun = time.perf_counter()
-    await asyncio.gather(
-        *[_pair(run, port, clients[i], s, begun + seconds, i) for i, s in enumerate(sellers)]
-    )
+    await asyncio.gather(*[_pair(run, port, clients[i], s, begun + seconds, i) for i, s in enumerate(sellers)])
     run.seconds = time.perf_counter() - begun
     return run
 
@@ -122,9 +120,7 @@ async def _pair(run: Run, port: int, client: str, seller: Seller, end: float, nu
 
 async def _work_until(run: Run, connection: Connection, seller: Seller, mine: str, end: float) -> None:
     while mine not in run.done and time.perf_counter() < end:
-        polled = await run.call(
-            connection, "poll", 200, "POST", "/v1/miners/poll", seller.token, {"max_jobs": 1}
-        )
+        polled = await run.call(connection, "poll", 200, "POST", "/v1/miners/poll", seller.token, {"max_jobs": 1})
         if not polled or not polled["jobs"]:
             run.errors["empty_poll"] += 1
             await asyncio.sleep(0.005)
@@ -140,9 +136,7 @@ async def batched(port: int, clients: list[str], sellers: list[Seller], seconds:
     """The same cycle by the batch calls: jobs/batch, poll with max_jobs, results, jobs/results."""
     run = Run()
     begun = time.perf_counter()
-    await asyncio.gather(
-        *[_batch_pair(run, port, clients[i], s, begun + seconds, size) for i, s in enumerate(sellers)]
-    )
+    await asyncio.gather(*[_batch_pair(run, port, clients[i], s, begun + seconds, size) for i, s in enumerate(sellers)])
     run.seconds = time.perf_counter() - begun
     return run
 
@@ -177,9 +171,7 @@ async def _work_batch(run: Run, connection: Connection, seller: Seller, size: in
     for lease in polled["jobs"]:
         run.leased[lease["id"]] += 1
     reports = [seller.report(lease) | {"job_id": lease["id"]} for lease in polled["jobs"]]
-    answer = await run.call(
-        connection, "result", 207, "POST", "/v1/miners/results", seller.token, {"results": reports}
-    )
+    answer = await run.call(connection, "result", 207, "POST", "/v1/miners/results", seller.token, {"results": reports})
     for lease, item in zip(polled["jobs"], answer["items"] if answer else [], strict=False):
         if item["status"] == 200:
             run.done.add(lease["id"])

@@ -32,19 +32,13 @@ class Connection(asyncio.Protocol):
         if not mark:
             return
         at = head.lower().find(b"content-length:")
-        length = (
-            int(head[at + 15 : head.find(b"\r\n", at) if head.find(b"\r\n", at) > 0 else None])
-            if at > 0
-            else 0
-        )
+        length = int(head[at + 15 : head.find(b"\r\n", at) if head.find(b"\r\n", at) > 0 else None]) if at > 0 else 0
         if len(rest) >= length and self.waiting:
             del self.buffer[: len(head) + 4 + length]
             waiting, self.waiting = self.waiting, None
             waiting.set_result((int(head[9:12]), rest[:length]))
 
-    async def request(
-        self, method: str, path: str, token: str = "", body: Any = None, headers: str = ""
-    ) -> Any:
+    async def request(self, method: str, path: str, token: str = "", body: Any = None, headers: str = "") -> Any:
         data = orjson.dumps(body) if body is not None else b""
         head = (
             f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(data)}\r\n"

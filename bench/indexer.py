@@ -53,9 +53,7 @@ def _measure(node: Connection, logs: int) -> int:
     from aitbc.chain.models import Deployment, FinalEvent, Log
     from bench.results import at_least, under
 
-    Deployment.objects.create(
-        network=NETWORK, name="AIT", address=token, tx_hash="0x" + "00" * 32, block_number=0
-    )
+    Deployment.objects.create(network=NETWORK, name="AIT", address=token, tx_hash="0x" + "00" * 32, block_number=0)
     read, final = _read()
     assert Log.objects.count() == logs, Log.objects.count()
     events = FinalEvent.objects.count()
@@ -68,9 +66,7 @@ def _measure(node: Connection, logs: int) -> int:
     _say(f"repaired a fork of {FORK} blocks with {changed} logs in {repair:.2f} s")
     rows = [
         at_least("logs read, proven and stored", round(logs / read), "1/s", 5_000, 1),
-        at_least(
-            "the same, and decoded once final", round(logs / (read + final * logs / events)), "1/s", 5_000, 1
-        ),
+        at_least("the same, and decoded once final", round(logs / (read + final * logs / events)), "1/s", 5_000, 1),
         under(f"repair of a fork of {FORK} blocks with {changed} logs", round(repair, 2), "s", 5),
     ]
     print(json.dumps({"name": "indexer", "results": rows}))
@@ -112,9 +108,7 @@ def _node(orders: Connection, blocks: int) -> None:
         for _ in range(count):
             made = []
             for _ in range(TRANSACTIONS):
-                moved = [
-                    transfer(token, address(1), address(chain.rng.randrange(1000)), n) for n in range(LOGS)
-                ]
+                moved = [transfer(token, address(1), address(chain.rng.randrange(1000)), n) for n in range(LOGS)]
                 made.append(chain.transaction(*moved))
             chain.mine(made)
 

@@ -132,12 +132,7 @@ async def _waiting(port: int, sellers: list[Any]) -> dict[str, Any]:
 
     waiters = [wait(c, sellers[i % PAIRS].token) for i, c in enumerate(connections[:200])]
     await asyncio.gather(*waiters, *[live(c) for c in connections[200:]])
-    report = {
-        "what": "waiting",
-        "health_requests": len(times),
-        "p99_ms": quantile(times, 0.99),
-        "refused": refused,
-    }
+    report = {"what": "waiting", "health_requests": len(times), "p99_ms": quantile(times, 0.99), "refused": refused}
     print(json.dumps(report), flush=True)
     return report
 
@@ -157,9 +152,7 @@ def _results(
     rows = [
         at_least("cycles, one request a step", single["cycles_per_s"], "1/s", MONOLITH_CYCLES, 4),
         at_least("cycles, batch calls", batched["cycles_per_s"], "1/s", MONOLITH_CYCLES, 10),
-        at_least(
-            "cycles by HTTP to the same statements under pgbench", single["cycles_per_s"], "1/s", raw, None
-        ),
+        at_least("cycles by HTTP to the same statements under pgbench", single["cycles_per_s"], "1/s", raw, None),
         under("p95 of the slowest endpoint", slowest, "ms", 100),
         {
             "what": "jobs leased twice",

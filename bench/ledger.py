@@ -85,9 +85,7 @@ def main() -> int:
         ("hot", hot, None),
     ):
         scripts = [script] if script else []
-        figures[name] = pgbench.run(
-            scripts, seconds=arguments.seconds, clients=CONNECTIONS, database=database
-        )
+        figures[name] = pgbench.run(scripts, seconds=arguments.seconds, clients=CONNECTIONS, database=database)
         _say(f"{name}: {figures[name]} transactions/s")
     batched, heated = figures["cold"] * ITEMS, figures["hot"] * ITEMS
     _fill(first, arguments.entries)

@@ -68,6 +68,4 @@ def tool(*options: str, database: str | None = None) -> subprocess.CompletedProc
     assert package.origin is not None
     program = Path(package.origin).parent / "pginstall18" / "bin" / "pgbench"
     where = ["-h", target["HOST"], "-U", target["USER"], database or target["NAME"]]
-    return subprocess.run(
-        [str(program), *options, *where], capture_output=True, text=True, check=False, timeout=600
-    )
+    return subprocess.run([str(program), *options, *where], capture_output=True, text=True, check=False, timeout=600)

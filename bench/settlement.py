@@ -41,17 +41,12 @@ class Bench:
     """The contracts with their actors; each method prints one line per measured call."""
 
     def __init__(self, client: Client) -> None:
-        self.owner, self.operator, self.approver, self.guardian, self.alice = (
-            Actor(client) for _ in range(5)
-        )
+        self.owner, self.operator, self.approver, self.guardian, self.alice = (Actor(client) for _ in range(5))
         self.token = Deployed.create(self.owner, "AIT", self.owner.address)
         roles = [actor.address for actor in (self.operator, self.approver, self.guardian)]
         args = [self.token.address, self.owner.address, *roles, 10**9 * AIT, 100 * AIT]
         self.settlement = Deployed.create(self.owner, "Settlement", *args)
-        for name, contract, given in (
-            ("AIT", self.token, [self.owner.address]),
-            ("Settlement", self.settlement, args),
-        ):
+        for name, contract, given in (("AIT", self.token, [self.owner.address]), ("Settlement", self.settlement, args)):
             receipt = self.owner.send(None, contract.interface.creation(*given))
             self.show(f"deploy {name}", receipt.gas_used)
 
@@ -87,25 +82,15 @@ class Bench:
     def payouts(self) -> None:
         for count in (1, 10, 100, 1_000):
             batch = uuid7()
-            shares = [
-                (Actor(self.token.client).address if i == 0 else self.alice.address, AIT)
-                for i in range(count)
-            ]
+            shares = [(Actor(self.token.client).address if i == 0 else self.alice.address, AIT) for i in range(count)]
             tree = merkle.Tree(
                 [claims.leaf(batch=batch, position=i, address=a, amount=n) for i, (a, n) in enumerate(shares)]
             )
-            values = {
-                "batchId": bytes32(batch),
-                "root": "0x" + tree.root.hex(),
-                "total": count * AIT,
-                "count": count,
-            }
+            values = {"batchId": bytes32(batch), "root": "0x" + tree.root.hex(), "total": count * AIT, "count": count}
             domain = settlement_domain(TEST_CHAIN_ID, self.settlement.address)
             approval = self.approver.signer.sign(digest(domain, PAYOUT, values)) if count > 100 else "0x"
             opened = self.settlement.send(self.operator, "openPayout", *values.values(), approval)
-            self.show(
-                f"openPayout of {count}" + (", two keys" if count > 100 else ""), opened.gas_used, count
-            )
+            self.show(f"openPayout of {count}" + (", two keys" if count > 100 else ""), opened.gas_used, count)
             proof = ["0x" + node.hex() for node in tree.proof(0)]
             claim = self.settlement.send(self.alice, "claim", bytes32(batch), 0, *shares[0], proof)
             self.show(f"claim of 1 among {count}", claim.gas_used)
@@ -122,9 +107,7 @@ class Bench:
         batch = uuid7()
         root = "0x" + merkle.leaf(batch.bytes).hex()
         steps = [self.settlement.send(self.operator, "anchor", bytes32(batch), root, RECEIPTS, NO_HEAD)]
-        shares = [
-            (signing.address_of(signing.new_private_key()), AIT * (i + 1) // 7) for i in range(providers)
-        ]
+        shares = [(signing.address_of(signing.new_private_key()), AIT * (i + 1) // 7) for i in range(providers)]
         tree = merkle.Tree(
             [claims.leaf(batch=batch, position=i, address=a, amount=n) for i, (a, n) in enumerate(shares)]
         )

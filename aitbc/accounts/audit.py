@@ -50,11 +50,7 @@ def _context(request: Any) -> dict[str, str] | None:
     actor = f"key:{key[1]}" if key else str(request.user.pk or "anonymous")
     if actor == "anonymous" and not console:
         return None
-    return {
-        "actor": actor,
-        "request_id": request.request_id,
-        "address": request.META.get("REMOTE_ADDR", ""),
-    }
+    return {"actor": actor, "request_id": request.request_id, "address": request.META.get("REMOTE_ADDR", "")}
 
 
 def note(action: str, subject: str, after: dict[str, Any]) -> None:

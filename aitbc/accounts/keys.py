@@ -65,12 +65,7 @@ def create_key(
     prefix = "".join(secrets.choice("0123456789abcdefghijklmnopqrstuvwxyz") for _ in range(12))
     secret = secrets.token_urlsafe(32)
     key = ApiKey.objects.create(
-        user=user,
-        name=name,
-        prefix=prefix,
-        secret_hash=_hash(secret),
-        scopes=wanted,
-        expires_at=expires_at,
+        user=user, name=name, prefix=prefix, secret_hash=_hash(secret), scopes=wanted, expires_at=expires_at
     )
     return key, f"ait_{prefix}_{secret}"
 

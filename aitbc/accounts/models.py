@@ -28,9 +28,7 @@ class UserManager(BaseUserManager["User"]):
         return self.get(email=(username or "").lower())
 
     def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> "User":
-        return self.create_user(
-            email, password, role=Role.OPERATOR, is_staff=True, is_superuser=True, **fields
-        )
+        return self.create_user(email, password, role=Role.OPERATOR, is_staff=True, is_superuser=True, **fields)
 
 
 class User(AbstractBaseUser, PermissionsMixin):
@@ -47,9 +45,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     REQUIRED_FIELDS: ClassVar[list[str]] = []
 
     class Meta:
-        constraints = [
-            models.CheckConstraint(condition=models.Q(email=Lower("email")), name="user_email_lower_case"),
-        ]
+        constraints = [models.CheckConstraint(condition=models.Q(email=Lower("email")), name="user_email_lower_case")]
         ordering = ("-id",)
 
     def __str__(self) -> str:
@@ -73,9 +69,7 @@ class ApiKey(models.Model):
     class Meta:
         verbose_name = "API key"
         ordering = ("-id",)
-        constraints = [
-            models.CheckConstraint(condition=models.Q(scopes__len__gt=0), name="apikey_has_scopes"),
-        ]
+        constraints = [models.CheckConstraint(condition=models.Q(scopes__len__gt=0), name="apikey_has_scopes")]
 
     def __str__(self) -> str:
         return f"ait_{self.prefix}_…"
@@ -98,7 +92,7 @@ class Parameter(models.Model):
             models.CheckConstraint(
                 condition=models.Q(value__gte=models.F("minimum"), value__lte=models.F("maximum")),
                 name="parameter_within_bounds",
-            ),
+            )
         ]
 
     def __str__(self) -> str:

@@ -23,42 +23,24 @@ DEFINITIONS = (
     Definition("fee_bps", 250, 0, 2000, "basis points", "Platform fee inside a job's total."),
     Definition("lease_seconds", 60, 5, 3600, "seconds", "How long a lease lives without a heartbeat."),
     Definition("max_attempts", 3, 1, 10, "attempts", "How often a job is tried before it fails."),
-    Definition(
-        "start_deadline_seconds", 120, 5, 3600, "seconds", "A leased job not started by then is requeued."
-    ),
-    Definition(
-        "maturing_seconds", 600, 0, 2_592_000, "seconds", "From completion until an earning is available."
-    ),
+    Definition("start_deadline_seconds", 120, 5, 3600, "seconds", "A leased job not started by then is requeued."),
+    Definition("maturing_seconds", 600, 0, 2_592_000, "seconds", "From completion until an earning is available."),
     Definition("challenge_seconds", 20, 1, 120, "seconds", "Work that a hardware challenge asks for."),
     Definition("heartbeat_seconds", 10, 1, 60, "seconds", "How often a miner reports."),
     Definition("suspect_seconds", 30, 2, 600, "seconds", "Silence after which a miner is suspect."),
     Definition("dead_seconds", 60, 4, 1200, "seconds", "Silence after which a miner is dead."),
-    Definition(
-        "max_job_seconds", 3600, 1, 10_800, "seconds", "Longest run of one job; below the task redelivery."
-    ),
+    Definition("max_job_seconds", 3600, 1, 10_800, "seconds", "Longest run of one job; below the task redelivery."),
     Definition("max_stored_bytes", 50 * 2**30, 1, 2**50, "bytes", "Artifacts one owner may store."),
-    Definition(
-        "settlement_batch", 1000, 1, 100_000, "receipts", "Receipts that close a settlement batch at once."
-    ),
+    Definition("settlement_batch", 1000, 1, 100_000, "receipts", "Receipts that close a settlement batch at once."),
     Definition("settlement_seconds", 60, 1, 86_400, "seconds", "Age at which a smaller batch closes."),
-    Definition(
-        "address_wait_seconds", 86_400, 0, 604_800, "seconds", "A new payout address waits this long."
-    ),
+    Definition("address_wait_seconds", 86_400, 0, 604_800, "seconds", "A new payout address waits this long."),
     Definition("payout_seconds", 3600, 0, 604_800, "seconds", "Time between two payout batches."),
     Definition("payout_minimum_milli", 1000, 1, 10**12, "AIT/1000", "Smallest payout to one provider."),
     Definition("payout_batch_ait", 10_000, 1, 10**9, "AIT", "Most that a payout batch promises."),
-    Definition(
-        "claim_sweep_seconds", 0, 0, 604_800, "seconds", "Age at which the platform claims payouts; 0: never."
-    ),
-    Definition(
-        "payout_approval_ait", 10_000, 0, 10_000, "AIT", "A larger payout batch needs a second person."
-    ),
-    Definition(
-        "withdrawal_approval_ait", 1000, 0, 10_000, "AIT", "More per user or address needs a second person."
-    ),
-    Definition(
-        "withdrawal_daily_ait", 10_000, 0, 10**9, "AIT", "Most that a user, or an address, may get in 24 h."
-    ),
+    Definition("claim_sweep_seconds", 0, 0, 604_800, "seconds", "Age at which the platform claims payouts; 0: never."),
+    Definition("payout_approval_ait", 10_000, 0, 10_000, "AIT", "A larger payout batch needs a second person."),
+    Definition("withdrawal_approval_ait", 1000, 0, 10_000, "AIT", "More per user or address needs a second person."),
+    Definition("withdrawal_daily_ait", 10_000, 0, 10**9, "AIT", "Most that a user, or an address, may get in 24 h."),
 )
 
 
@@ -83,9 +65,7 @@ def change(*, name: str, value: int, by: User | None) -> Parameter:
     if parameter is None:
         raise NotFound("parameter.unknown", f"there is no parameter {name}")
     require_within_bounds(parameter, value)
-    ParameterChange.objects.create(
-        parameter=parameter, old_value=parameter.value, new_value=value, changed_by=by
-    )
+    ParameterChange.objects.create(parameter=parameter, old_value=parameter.value, new_value=value, changed_by=by)
     parameter.value = value  # type: ignore[assignment]  # a whole number of the NUMERIC(38,0) column
     parameter.save(update_fields=["value", "updated_at"])
     return parameter

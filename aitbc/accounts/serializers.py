@@ -16,16 +16,7 @@ class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
 
     class Meta:
         model = ApiKey
-        fields = (
-            "id",
-            "name",
-            "prefix",
-            "scopes",
-            "created_at",
-            "expires_at",
-            "revoked_at",
-            "last_used_at",
-        )
+        fields = ("id", "name", "prefix", "scopes", "created_at", "expires_at", "revoked_at", "last_used_at")
         read_only_fields = ("id", "prefix", "created_at", "revoked_at", "last_used_at")
 
 

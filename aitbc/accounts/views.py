@@ -15,12 +15,7 @@ from rest_framework.views import APIView
 
 from aitbc.accounts import keys
 from aitbc.accounts.models import ApiKey, Parameter, User
-from aitbc.accounts.serializers import (
-    ApiKeySerializer,
-    NewApiKeySerializer,
-    ParameterSerializer,
-    UserSerializer,
-)
+from aitbc.accounts.serializers import ApiKeySerializer, NewApiKeySerializer, ParameterSerializer, UserSerializer
 from aitbc.core.pagination import DrfCursorPagination
 
 
@@ -71,10 +66,7 @@ class Keys(generics.ListCreateAPIView[ApiKey]):
         data = serializer.validated_data
         with transaction.atomic():
             key, token = keys.create_key(
-                user=_user(request),
-                name=data["name"],
-                scopes=data["scopes"],
-                expires_at=data.get("expires_at"),
+                user=_user(request), name=data["name"], scopes=data["scopes"], expires_at=data.get("expires_at")
             )
         body = ApiKeySerializer(key).data | {"key": token}
         return Response(body, status=status.HTTP_201_CREATED)

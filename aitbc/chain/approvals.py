@@ -4,9 +4,7 @@ from typing import Final
 
 from aitbc.chain import signing
 
-WITHDRAWAL: Final = signing.Struct(
-    "Withdrawal", (("intentId", "bytes32"), ("to", "address"), ("amount", "uint256"))
-)
+WITHDRAWAL: Final = signing.Struct("Withdrawal", (("intentId", "bytes32"), ("to", "address"), ("amount", "uint256")))
 PAYOUT: Final = signing.Struct(
     "Payout", (("batchId", "bytes32"), ("root", "bytes32"), ("total", "uint256"), ("count", "uint256"))
 )

@@ -94,9 +94,7 @@ class Client:
         self.chain_id = chain_id
         self._witnesses = [Client(other, chain_id) for other in others]
         self._provider = HTTPProvider(
-            self.url,
-            request_kwargs={"timeout": (CONNECT_TIMEOUT, READ_TIMEOUT)},
-            exception_retry_configuration=None,
+            self.url, request_kwargs={"timeout": (CONNECT_TIMEOUT, READ_TIMEOUT)}, exception_retry_configuration=None
         )
         self._failures = 0  # in a row
         self._open_until = 0.0

@@ -69,9 +69,7 @@ def _deploy(client: Client, signer: keystore.Signer, name: str, *args: str) -> D
     elif row:
         stored = SignedTransaction.objects.filter(tx_hash=row.tx_hash).first()
         if stored is None:
-            raise Conflict(
-                "chain.contract_missing", f"{name} is gone from {row.address}: the chain was reset"
-            )
+            raise Conflict("chain.contract_missing", f"{name} is gone from {row.address}: the chain was reset")
         client.send_raw(bytes(stored.raw))
     else:
         row = _create(client, signer, name, *args)

@@ -14,13 +14,7 @@ from aitbc.core.errors import Conflict, Unavailable
 
 
 def request_intent(
-    *,
-    kind: str,
-    business_key: str,
-    contract: str,
-    function: str,
-    args: Sequence[Any],
-    role: str = "operator",
+    *, kind: str, business_key: str, contract: str, function: str, args: Sequence[Any], role: str = "operator"
 ) -> Intent:
     """The intent of `business_key`, made in the caller's transaction or found again.
 
@@ -39,9 +33,7 @@ def request_intent(
         "role": role,
         "payload_hash": "0x" + keccak(rfc8785.dumps(payload)).hex(),
     }
-    intent, _ = Intent.objects.get_or_create(
-        network=settings.CHAIN_NETWORK, business_key=business_key, defaults=fields
-    )
+    intent, _ = Intent.objects.get_or_create(network=settings.CHAIN_NETWORK, business_key=business_key, defaults=fields)
     if intent.payload_hash != fields["payload_hash"]:
         raise Conflict("chain.intent_differs", f"{business_key} was requested with another payload")
     return intent

@@ -61,10 +61,8 @@ class Intent(models.Model):
         ]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(
-                fields=["network", "created_at"],
-                condition=~models.Q(state__in=["final", "failed"]),
-                name="intent_open",
-            ),
+                fields=["network", "created_at"], condition=~models.Q(state__in=["final", "failed"]), name="intent_open"
+            )
         ]
 
     def __str__(self) -> str:
@@ -102,7 +100,7 @@ class Deployment(models.Model):
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["network", "name"], name="deployment_once_per_network"),
+            models.UniqueConstraint(fields=["network", "name"], name="deployment_once_per_network")
         ]
 
     def __str__(self) -> str:
@@ -126,10 +124,10 @@ class FinalEvent(models.Model):
     class Meta:
         ordering = ("-id",)
         constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["network", "tx_hash", "ordinal"], name="finalevent_once"),
+            models.UniqueConstraint(fields=["network", "tx_hash", "ordinal"], name="finalevent_once")
         ]
         indexes: ClassVar[list[models.Index]] = [
-            models.Index(fields=["network", "contract", "name", "id"], name="finalevent_by_name"),
+            models.Index(fields=["network", "contract", "name", "id"], name="finalevent_by_name")
         ]
 
     def __str__(self) -> str:
@@ -154,9 +152,7 @@ class SignedTransaction(models.Model):
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(
-                fields=["sender", "nonce", "attempt"], name="signedtransaction_nonce_once"
-            ),
+            models.UniqueConstraint(fields=["sender", "nonce", "attempt"], name="signedtransaction_nonce_once"),
             models.UniqueConstraint(fields=["intent_id", "attempt"], name="signedtransaction_intent_once"),
         ]
 
@@ -189,7 +185,7 @@ class Log(models.Model):
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["block", "log_index"], name="log_once_per_block"),
+            models.UniqueConstraint(fields=["block", "log_index"], name="log_once_per_block")
         ]
 
     def __str__(self) -> str:

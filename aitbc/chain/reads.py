@@ -11,9 +11,7 @@ from aitbc.core.errors import Conflict
 CHUNK: Final = 200
 
 
-def read_each(
-    node: Client, contract: str, function: str, calls: Sequence[Sequence[Any]], *, block: int
-) -> list[Any]:
+def read_each(node: Client, contract: str, function: str, calls: Sequence[Sequence[Any]], *, block: int) -> list[Any]:
     """The first value that `function` returns for each list of arguments, as JSON value; one request."""
     abi, address = interface(contract), address_of(contract)
     answers = node.read_many([(address, abi.call_data(function, args)) for args in calls], block)

@@ -12,9 +12,7 @@ class ChainRouter:
 
     db_for_write = db_for_read
 
-    def allow_migrate(
-        self, db: str, app_label: str, model_name: str | None = None, **hints: Any
-    ) -> bool | None:
+    def allow_migrate(self, db: str, app_label: str, model_name: str | None = None, **hints: Any) -> bool | None:
         if app_label == "chain" and model_name is None:
             return None
         local = app_label == "chain" and self.db_for_read(apps.get_model(app_label, str(model_name)))

@@ -82,9 +82,7 @@ def recover(digest: bytes, signature: str) -> str:
     if int.from_bytes(raw[32:64], "big") > ORDER // 2:
         raise Invalid("signing.signature", "the s of a signature must be in the lower half")
     try:
-        public = coincurve.PublicKey.from_signature_and_message(
-            raw[:64] + bytes([raw[64] - 27]), digest, hasher=None
-        )
+        public = coincurve.PublicKey.from_signature_and_message(raw[:64] + bytes([raw[64] - 27]), digest, hasher=None)
     except ValueError as error:
         raise Invalid("signing.signature", "the signature belongs to no key") from error
     return _address_of_key(public)

@@ -57,9 +57,7 @@ class Worker:
 
     def _take_over(self) -> int:
         with transaction.atomic():
-            NetworkStatus.objects.get_or_create(
-                network=self.network, defaults={"chain_id": self.client.chain_id}
-            )
+            NetworkStatus.objects.get_or_create(network=self.network, defaults={"chain_id": self.client.chain_id})
             NetworkStatus.objects.filter(network=self.network).update(epoch=F("epoch") + 1)
             status = NetworkStatus.objects.select_for_update().get(network=self.network)
         if status.chain_id != self.client.chain_id:
@@ -152,9 +150,7 @@ class Worker:
                 steps.get(State(intent.state), self._track)(intent, height)
             except Conflict as refusal:
                 if intent.error != refusal.message:
-                    log.warning(
-                        "intent waits", intent=str(intent.id), code=refusal.code, reason=refusal.message
-                    )
+                    log.warning("intent waits", intent=str(intent.id), code=refusal.code, reason=refusal.message)
                     self._save(intent, error=refusal.message)
 
     def _save(self, intent: Intent, **changes: object) -> None:
@@ -183,9 +179,7 @@ class Worker:
                 final = height - settings.CHAIN_FINALITY_DEPTH
                 return self._resolve_by_effect(intent, max(final, 0), otherwise=refusal.message)
         latest = stored[-1]
-        self._save(
-            intent, state=State.SIGNED, sender=latest.sender, nonce=latest.nonce, tx_hash=latest.tx_hash
-        )
+        self._save(intent, state=State.SIGNED, sender=latest.sender, nonce=latest.nonce, tx_hash=latest.tx_hash)
         self._broadcast(intent, height)
 
     def _attempts(self, intent: Intent) -> list[SignedTransaction]:
@@ -199,14 +193,7 @@ class Worker:
         with self._fenced():
             pass  # still the one? after this only chain.db's unique constraints stop a second worker
         return sign_and_store(
-            self.client,
-            signer,
-            to=to,
-            data=data,
-            gas=gas,
-            epoch=self.epoch,
-            nonce=intent.nonce,
-            intent_id=intent.id,
+            self.client, signer, to=to, data=data, gas=gas, epoch=self.epoch, nonce=intent.nonce, intent_id=intent.id
         )
 
     def _broadcast(self, intent: Intent, height: int) -> None:
@@ -255,22 +242,14 @@ class Worker:
             self._follow_receipt(intent, found[0], height)
             return True
         final = height - settings.CHAIN_FINALITY_DEPTH
-        if (
-            intent.sender is None
-            or final < 0
-            or self.client.nonce(intent.sender, final) <= (intent.nonce or 0)
-        ):
+        if intent.sender is None or final < 0 or self.client.nonce(intent.sender, final) <= (intent.nonce or 0):
             return False
         self._resolve_by_effect(intent, final, otherwise="another transaction used the nonce")
         return True
 
     def _follow_receipt(self, intent: Intent, receipt: Receipt, height: int) -> None:
         held = Block.objects.filter(number=receipt.block_number, hash=receipt.block_hash).exists()
-        fields = {
-            "tx_hash": receipt.tx_hash,
-            "block_number": receipt.block_number,
-            "gas_used": receipt.gas_used,
-        }
+        fields = {"tx_hash": receipt.tx_hash, "block_number": receipt.block_number, "gas_used": receipt.gas_used}
         if not held or receipt.block_number > height - settings.CHAIN_FINALITY_DEPTH:
             if intent.state != State.MINED or intent.block_number != receipt.block_number:
                 self._save(intent, state=State.MINED, **fields)

@@ -108,9 +108,7 @@ def outside_transaction(using: str = "default") -> None:
     blocks = connections[using].atomic_blocks
     # What a test case wraps around itself is Django's to know; its own `durable` asks the same.
     if blocks and not blocks[-1]._from_testcase:  # type: ignore[attr-defined]  # missing in the stubs
-        raise transaction.TransactionManagementError(
-            "this call has outside effects: no transaction may be open"
-        )
+        raise transaction.TransactionManagementError("this call has outside effects: no transaction may be open")
 
 
 def inside_transaction() -> None:
@@ -130,9 +128,7 @@ def bounded(milliseconds: int) -> Iterator[None]:
             rows("SELECT set_config('statement_timeout', %s, true)", (before,))  # for an outer transaction
     except OperationalError as error:
         if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
-            raise Unavailable(
-                "database.slow", "this read took too long and was stopped; ask for less"
-            ) from error
+            raise Unavailable("database.slow", "this read took too long and was stopped; ask for less") from error
         raise
 
 

@@ -25,9 +25,7 @@ def live(request: HttpRequest) -> HttpResponse:
 def ready(request: HttpRequest) -> HttpResponse:
     checks = {name: _run(check) for name, check in _checks().items()}
     healthy = all(check["ok"] for check in checks.values())
-    return JsonResponse(
-        {"status": "ready" if healthy else "unready", "checks": checks}, status=200 if healthy else 503
-    )
+    return JsonResponse({"status": "ready" if healthy else "unready", "checks": checks}, status=200 if healthy else 503)
 
 
 def _checks() -> dict[str, Check]:
@@ -52,9 +50,7 @@ def _postgresql() -> dict[str, Any]:
 
 def _redis() -> dict[str, Any]:
     once = Retry(NoBackoff(), 0)
-    with redis.Redis.from_url(
-        settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1, retry=once
-    ) as client:
+    with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1, retry=once) as client:
         return {"version": client.info("server")["redis_version"]}
 
 

@@ -12,16 +12,7 @@ from ninja.errors import ValidationError as NinjaValidationError
 from rest_framework import exceptions as drf
 from rest_framework.views import set_rollback
 
-from aitbc.core.errors import (
-    Conflict,
-    DomainError,
-    Forbidden,
-    Invalid,
-    NotFound,
-    TooMany,
-    Unauthenticated,
-    Unavailable,
-)
+from aitbc.core.errors import Conflict, DomainError, Forbidden, Invalid, NotFound, TooMany, Unauthenticated, Unavailable
 
 log = structlog.get_logger(__name__)
 PROBLEM = "application/problem+json"
@@ -78,9 +69,7 @@ def as_domain_error(error: Exception) -> DomainError | None:
     if isinstance(error, SuspiciousOperation | BadRequest):
         return _with_status(400, "the request is malformed")
     if isinstance(error, drf.Throttled):
-        return TooMany(
-            "http.too_many", "too many requests", retry_after=int(getattr(error, "wait", None) or 1)
-        )
+        return TooMany("http.too_many", "too many requests", retry_after=int(getattr(error, "wait", None) or 1))
     if isinstance(error, OperationalError | InterfaceError):
         log.warning("the database refused to work", exc_info=error)
         return Unavailable("database.unavailable", "the database does not answer now; try again")
@@ -92,9 +81,7 @@ def as_domain_error(error: Exception) -> DomainError | None:
 
 
 def _with_status(status: int, text: str) -> DomainError:
-    error = Conflict(
-        "http.malformed" if status == 400 else f"http.{status}", text or "the request was refused"
-    )
+    error = Conflict("http.malformed" if status == 400 else f"http.{status}", text or "the request was refused")
     error.status, error.title = status, "Malformed request" if status == 400 else "Refused"
     return error
 

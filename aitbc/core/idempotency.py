@@ -77,8 +77,7 @@ def idempotent(
 
 def _stored(request: HttpRequest, route: str, key: str) -> tuple[str, int] | None:
     found = db.row(
-        "SELECT * FROM core_idempotency_begin(%s, %s, %s, %s)",
-        (caller(request).user_id, route, key, digest(request)),
+        "SELECT * FROM core_idempotency_begin(%s, %s, %s, %s)", (caller(request).user_id, route, key, digest(request))
     )
     assert found is not None  # the function always returns one row
     state, status, body = found

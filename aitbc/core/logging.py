@@ -10,9 +10,7 @@ import structlog
 from django.conf import settings
 
 _HIDDEN = "[redacted]"
-_SECRET_NAME = re.compile(
-    r"authorization|passw|passphrase|secret|token(?!s)|private|mnemonic|api_?key|cookie", re.I
-)
+_SECRET_NAME = re.compile(r"authorization|passw|passphrase|secret|token(?!s)|private|mnemonic|api_?key|cookie", re.I)
 _SECRET_TEXT = re.compile(
     r"ait_[0-9a-z]{8,}_[0-9A-Za-z_-]{20,}"  # our API keys
     r"|(?<=Bearer )\s*\S+"
@@ -35,10 +33,7 @@ def _clean(value: Any) -> Any:
     if isinstance(value, str):
         return _SECRET_TEXT.sub(_HIDDEN, value)
     if isinstance(value, dict):
-        return {
-            name: _HIDDEN if _SECRET_NAME.search(str(name)) else _clean(inner)
-            for name, inner in value.items()
-        }
+        return {name: _HIDDEN if _SECRET_NAME.search(str(name)) else _clean(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_clean(inner) for inner in value]
     return value if value is None or isinstance(value, bool | int | float) else _clean(repr(value))
@@ -59,11 +54,7 @@ def configure() -> None:
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -71,8 +62,7 @@ def configure() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, final],
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, final]
         )
     )
     root = logging.getLogger()

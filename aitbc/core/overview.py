@@ -33,9 +33,7 @@ def last_tick() -> datetime | None:
 def queue_lengths(queues: tuple[str, ...]) -> dict[str, int] | None:
     """Messages waiting per Celery queue; None when Redis cannot be asked."""
     try:
-        with redis.Redis.from_url(
-            settings.CELERY_BROKER_URL, socket_timeout=1, socket_connect_timeout=1
-        ) as client:
+        with redis.Redis.from_url(settings.CELERY_BROKER_URL, socket_timeout=1, socket_connect_timeout=1) as client:
             pipeline = client.pipeline(transaction=False)
             for queue in queues:
                 pipeline.llen(queue)

@@ -34,9 +34,7 @@ def decode(cursor: str | None, parts: int) -> list[Any] | None:
 
 def _bad_cursor() -> Invalid:
     return Invalid(
-        "request.cursor",
-        "this cursor is not one of ours",
-        errors=[{"loc": ["query", "cursor"], "msg": "unknown"}],
+        "request.cursor", "this cursor is not one of ours", errors=[{"loc": ["query", "cursor"], "msg": "unknown"}]
     )
 
 
@@ -60,8 +58,5 @@ class DrfCursorPagination(CursorPagination):
         return {
             "type": "object",
             "required": ["items", "next"],
-            "properties": {
-                "items": schema,
-                "next": {"type": "string", "format": "uri", "nullable": True},
-            },
+            "properties": {"items": schema, "next": {"type": "string", "format": "uri", "nullable": True}},
         }

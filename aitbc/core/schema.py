@@ -122,8 +122,5 @@ def _component(schema: type[Schema]) -> Any:
     described = schema.model_json_schema(ref_template="#/components/schemas/{model}")
     described.pop("$defs", None)
     return ResolvedComponent(  # type: ignore[no-untyped-call]  # the library has no types here
-        name=schema.__name__,
-        type=ResolvedComponent.SCHEMA,
-        schema=described,
-        object=schema.__name__,
+        name=schema.__name__, type=ResolvedComponent.SCHEMA, schema=described, object=schema.__name__
     )

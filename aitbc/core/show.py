@@ -144,9 +144,7 @@ def to(row: Model | None) -> SafeString | str:
 def listed(page: str, text: object, **filters: object) -> SafeString:
     """To the list of `app_model`, narrowed by `filters`."""
     query = "&".join(f"{name}={value}" for name, value in filters.items())
-    return format_html(
-        '<a class="link" href="{}?{}">{}</a>', reverse(f"admin:{page}_changelist"), query, text
-    )
+    return format_html('<a class="link" href="{}?{}">{}</a>', reverse(f"admin:{page}_changelist"), query, text)
 
 
 def state(value: str, tones: Mapping[str, str] | None = None) -> SafeString:
@@ -157,29 +155,21 @@ def state(value: str, tones: Mapping[str, str] | None = None) -> SafeString:
 def verdict(ok: bool | None, text: str) -> SafeString:
     """A check's outcome by sign and word, not by colour alone."""
     sign, tone = {True: ("✓", "good"), False: ("✗", "bad"), None: ("○", "open")}[ok]
-    return format_html(
-        '<span class="verdict {}"><span aria-hidden="true">{}</span> {}</span>', tone, sign, text
-    )
+    return format_html('<span class="verdict {}"><span aria-hidden="true">{}</span> {}</span>', tone, sign, text)
 
 
 def moment(at: datetime | None) -> SafeString | str:
     return NOTHING if at is None else format_html('<span class="nowrap">{}</span>', f"{at:%Y-%m-%d %H:%M:%S}")
 
 
-def table(
-    headers: tuple[str, ...], lines: Sequence[tuple[object, ...]], empty: str = "None."
-) -> SafeString | str:
+def table(headers: tuple[str, ...], lines: Sequence[tuple[object, ...]], empty: str = "None.") -> SafeString | str:
     """A small table inside a page; what it says when there is no line."""
     if not lines:
         return empty
     head = format_html_join("", "<th>{}</th>", ((header,) for header in headers))
     rows = format_html_join(
-        "",
-        "<tr>{}</tr>",
-        ((format_html_join("", "<td>{}</td>", ((cell,) for cell in line)),) for line in lines),
+        "", "<tr>{}</tr>", ((format_html_join("", "<td>{}</td>", ((cell,) for cell in line)),) for line in lines)
     )
     return format_html(
-        '<div class="scroll"><table class="lines"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>',
-        head,
-        rows,
+        '<div class="scroll"><table class="lines"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>', head, rows
     )

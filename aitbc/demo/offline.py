@@ -30,10 +30,7 @@ def verdicts(files: Sequence[Path]) -> list[dict[str, Any]]:
     for chunk in chunks(files, MOST_FILES):
         done = process.manage("verify_receipt", *chunk, check=False)
         lines = [json.loads(line) for line in done.stdout.splitlines()]
-        require(
-            len(lines) == len(chunk),
-            f"verify_receipt judged {len(lines)} of {len(chunk)} files: {done.stderr}",
-        )
+        require(len(lines) == len(chunk), f"verify_receipt judged {len(lines)} of {len(chunk)} files: {done.stderr}")
         require(
             (done.returncode == 0) == all(line["valid"] for line in lines),
             f"verify_receipt's exit code {done.returncode} does not fit",

@@ -64,9 +64,7 @@ def mixed(count: int, *, region: str) -> list[Order]:
 
 def matmul(*, region: str, n: int = 256, repeats: int = 1, max_price: str = "0.5") -> Order:
     given = {"n": n, "seed": random.getrandbits(48), "dtype": "float32", "repeats": repeats}
-    return Order(
-        "bench.matmul", given, lambda output: check_matmul(given, output), region, max_price=max_price
-    )
+    return Order("bench.matmul", given, lambda output: check_matmul(given, output), region, max_price=max_price)
 
 
 def check_matmul(given: JSON, output: JSON) -> str | None:

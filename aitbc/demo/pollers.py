@@ -127,8 +127,7 @@ def contend(
     contest, start = Contest(set(jobs)), threading.Barrier(connections + 1)
     with ThreadPoolExecutor(connections) as pool:
         pollers = [
-            pool.submit(_poll_on, sellers[i % len(sellers)], contest, context, start)
-            for i in range(connections)
+            pool.submit(_poll_on, sellers[i % len(sellers)], contest, context, start) for i in range(connections)
         ]
         start.wait()
         begun = time.monotonic()

@@ -70,9 +70,7 @@ class Report:
 def summary(report: Report) -> list[str]:
     """The end of the output; the last line is one JSON object."""
     width = max(len(step.name) for step in report.steps)
-    lines = [
-        f"{step.verdict} {step.name:<{width}} {step.seconds:>7.1f} s  {step.detail}" for step in report.steps
-    ]
+    lines = [f"{step.verdict} {step.name:<{width}} {step.seconds:>7.1f} s  {step.detail}" for step in report.steps]
     figures = {name: getattr(report, name) for name in ("ok", "jobs", "receipts_verified", "requeued")}
     figures["seconds"] = round(sum(step.seconds for step in report.steps), 1)
     return ["", *lines, "", json.dumps(figures)]

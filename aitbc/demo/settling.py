@@ -16,12 +16,7 @@ from aitbc.demo.stage import PROVIDERS, Stage
 
 def settle(stage: Stage, step: Step) -> None:
     """Every receipt must be in a batch whose root a final transaction holds; the chain is asked itself."""
-    stage.collect(
-        stage.job_ids,
-        "receipts anchored",
-        log="log/chain.log",
-        ready=lambda item: item["receipt"]["anchor"],
-    )
+    stage.collect(stage.job_ids, "receipts anchored", log="log/chain.log", ready=lambda item: item["receipt"]["anchor"])
     stage.report.jobs = len(stage.job_ids)
     batches = _check_batches(stage)
     newest = batches[0]
@@ -119,8 +114,7 @@ def _check_payment(job: JSON, receipt: JSON) -> None:
         released + fee == Decimal(receipt["total"]["amount"])
         and fee == Decimal(receipt["fee"]["amount"])
         and released + fee + refunded == held,
-        f"the payment of {job['id']} is {job['payment']}, "
-        f"its receipt says {receipt['total']}, fee {receipt['fee']}",
+        f"the payment of {job['id']} is {job['payment']}, its receipt says {receipt['total']}, fee {receipt['fee']}",
     )
 
 
@@ -132,10 +126,7 @@ def audit(stage: Stage, step: Step) -> None:
     ledger = stage.report.ledger_audit = ask("audit_ledger")
     require(ledger["ok"], f"the ledger is not sound: {ledger['findings']}")
     reserves = stage.report.reserves = wait_for(
-        lambda: _reserves_since(stage),
-        seconds=60,
-        what="the reserves are compared again",
-        log="log/worker.log",
+        lambda: _reserves_since(stage), seconds=60, what="the reserves are compared again", log="log/worker.log"
     )
     require(Decimal(reserves["difference"]) == 0, f"the reserves differ by {reserves['difference']} AIT")
     held = {item["asset"]: item["held"] for item in stage.client.get("/v1/accounts")["items"]}["AIT"]

@@ -86,9 +86,7 @@ class Stage:
         for pid in (supervisor, *(daemon.pid for daemon in self.daemons)):
             self.seen += [process for process in family(pid) if process not in self.seen]
 
-    def collect(
-        self, jobs: Sequence[str], done: str, *, log: str, ready: Callable[[JSON], Any] = bool
-    ) -> None:
+    def collect(self, jobs: Sequence[str], done: str, *, log: str, ready: Callable[[JSON], Any] = bool) -> None:
         """Wait until every job has a result that is `ready`; `done` says in a word what they are then."""
         missing = list(jobs)
 

@@ -136,9 +136,7 @@ def kill_a_miner(stage: Stage, step: Step) -> None:
     stage.tell(f"kill -9 {processes[0].pid}: {victim.name} dies while it runs job {order.id}")
     left = survivors(processes, seconds=10)
     require(not left, f"the dead miner left processes behind: {', '.join(left)}", log=victim.log)
-    lost = _wait_for_state(
-        stage, order, ("leased", "running"), what="the job is requeued", log="log/worker.log"
-    )
+    lost = _wait_for_state(stage, order, ("leased", "running"), what="the job is requeued", log="log/worker.log")
     stage.tell(f"requeued after {time.monotonic() - begun:.0f} s; now {lost['state']}")
     (finisher,) = _finish(stage, [order])
     attempts = stage.client.job(order.id)["attempts"]
@@ -161,9 +159,7 @@ def _catch_at_work(stage: Stage) -> tuple[Order, Daemon]:
         times = max(1, min(1000, factor * repeats))
         order = orders.matmul(region=REGION, n=_LONG_N, repeats=times, max_price="2")
         _submit(stage, [order])
-        found = _wait_for_state(
-            stage, order, ("queued", "leased"), what="a miner starts the long job", log=_MINERS_LOG
-        )
+        found = _wait_for_state(stage, order, ("queued", "leased"), what="a miner starts the long job", log=_MINERS_LOG)
         time.sleep(0.5)  # so that it is killed in the middle, not at the start
         if stage.client.job(order.id)["state"] == "running":
             return order, by_id[found["miner_id"]]

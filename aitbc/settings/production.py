@@ -4,13 +4,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from aitbc.settings import env
 from aitbc.settings.base import *  # noqa: F403 - the settings of an environment are the base plus its changes
-from aitbc.settings.base import (
-    ALLOWED_HOSTS,
-    CHAIN_NETWORK,
-    DATABASES,
-    DB_ENCRYPTION_ENABLED,
-    WEBHOOK_NETWORKS,
-)
+from aitbc.settings.base import ALLOWED_HOSTS, CHAIN_NETWORK, DATABASES, DB_ENCRYPTION_ENABLED, WEBHOOK_NETWORKS
 
 DEBUG = False
 DEVELOPMENT = False

@@ -54,11 +54,7 @@ class Keeper:
     def _start(self) -> None:
         saved = ["--load-state", str(self.state)] if self.state.exists() else []
         process.start(
-            [*self.command, *saved],
-            pid_file=self.pid_file,
-            log=self.log,
-            cwd=self.folder,
-            death_signal=signal.SIGTERM,
+            [*self.command, *saved], pid_file=self.pid_file, log=self.log, cwd=self.folder, death_signal=signal.SIGTERM
         )
         self.started_at = time.monotonic()
 

@@ -56,9 +56,7 @@ def choose_layout(var: Var) -> Layout:
         notes = _notes(var, base=base, copied=programs.is_relative_to(base))
     else:
         account, base, programs, notes = None, var.root, installed(), ()
-    layout = Layout(
-        account=account, base=base, programs=programs / "bin", socket=choose_socket(var), notes=notes
-    )
+    layout = Layout(account=account, base=base, programs=programs / "bin", socket=choose_socket(var), notes=notes)
     for path in (layout.folder, layout.socket):
         _own_folder(path, account)
     return layout
@@ -104,9 +102,7 @@ def _base(var: Var) -> Path:
     if passable(var.root):
         return var.root
     if (var.root / "postgres" / "data").exists():
-        raise StackError(
-            f"the folders above {var.root} were closed to the database server, whose data is there"
-        )
+        raise StackError(f"the folders above {var.root} were closed to the database server, whose data is there")
     make_folder(ELSEWHERE, mode=0o755)
     base = ELSEWHERE / f"{var.digest}-{secrets.token_hex(4)}"
     make_folder(base, mode=0o711)

@@ -131,10 +131,7 @@ def _sweep(var: Var) -> None:
     _record(var).unlink(missing_ok=True)
     for program in platform_programs(var, Ports(web=0, stream=0)):
         process.stop(
-            var.pid_file(program.name),
-            with_signal=program.stop_signal,
-            seconds=program.stop_seconds,
-            force=True,
+            var.pid_file(program.name), with_signal=program.stop_signal, seconds=program.stop_seconds, force=True
         )
 
 
@@ -234,9 +231,7 @@ def _wait_until_ready(supervisor: Supervisor, *, url: str) -> None:
             raise StackError("asked to stop while starting")
         failing = [watched for watched in supervisor.watched if watched.deaths >= 3]
         if failing:
-            raise StackError(
-                "\n".join(f"{w.program.name} does not start\n{process.tail(w.log)}" for w in failing)
-            )
+            raise StackError("\n".join(f"{w.program.name} does not start\n{process.tail(w.log)}" for w in failing))
         settled = time.monotonic() - _SETTLED
         if all(w.pid and w.started_at < settled for w in supervisor.watched) and _answers(url):
             return

@@ -88,11 +88,7 @@ class Postgres(Server):
         chosen = {"socket": str(layout.socket), "data": str(layout.data), "notes": layout.notes}
         remember(self.memory, self.name, chosen)
         process.wait_until_healthy(
-            lambda: _connect(layout.socket).close(),
-            name=self.name,
-            pid_file=self.pid_file,
-            log=self.log,
-            seconds=120,
+            lambda: _connect(layout.socket).close(), name=self.name, pid_file=self.pid_file, log=self.log, seconds=120
         )
         _create_database(layout.socket)
         self.check()
@@ -192,9 +188,7 @@ def _sessions(data: Path) -> list[int]:
 
 def _connect(socket: Path) -> psycopg.Connection[tuple[object, ...]]:
     try:
-        return psycopg.connect(
-            host=str(socket), dbname="postgres", user=OWNER, autocommit=True, connect_timeout=5
-        )
+        return psycopg.connect(host=str(socket), dbname="postgres", user=OWNER, autocommit=True, connect_timeout=5)
     except psycopg.OperationalError as error:
         raise StackError(str(error).strip()) from error
 

@@ -169,9 +169,7 @@ def wait_for(condition: Callable[[], bool], *, seconds: float) -> bool:
     return True
 
 
-def wait_until_healthy(
-    check: Callable[[], None], *, name: str, pid_file: Path, log: Path, seconds: float
-) -> None:
+def wait_until_healthy(check: Callable[[], None], *, name: str, pid_file: Path, log: Path, seconds: float) -> None:
     """Repeat `check` until it raises no StackError; fail at once when the process ends."""
     last = "no answer"
 

@@ -70,14 +70,7 @@ def web_program(port: int, *, workers: str, stream_url: str = "") -> Program:
 
 
 def _granian(
-    name: str,
-    interface: str,
-    target: str,
-    *more: str,
-    port: int,
-    workers: str,
-    grace: int = 10,
-    **environment: str,
+    name: str, interface: str, target: str, *more: str, port: int, workers: str, grace: int = 10, **environment: str
 ) -> Program:
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", workers, "--no-ws"]
     options += ["--respawn-failed-workers", "--respawn-interval", "0.5", "--workers-kill-timeout", str(grace)]

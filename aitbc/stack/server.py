@@ -77,6 +77,4 @@ class TcpServer(Server):
         self._wait()
 
     def _wait(self) -> None:
-        process.wait_until_healthy(
-            self.check, name=self.name, pid_file=self.watched, log=self.log, seconds=30
-        )
+        process.wait_until_healthy(self.check, name=self.name, pid_file=self.watched, log=self.log, seconds=30)

@@ -73,9 +73,7 @@ class Supervisor:
     """`keep` is called about once a second and returns the pids of other children that are to live."""
 
     def __init__(self, programs: Sequence[Program], *, var: Var, keep: Callable[[], set[int]]) -> None:
-        self.watched = [
-            Watched(program=p, pid_file=var.pid_file(p.name), log=var.log_file(p.name)) for p in programs
-        ]
+        self.watched = [Watched(program=p, pid_file=var.pid_file(p.name), log=var.log_file(p.name)) for p in programs]
         self.keep = keep
 
     @property

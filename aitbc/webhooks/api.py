@@ -104,9 +104,7 @@ def delete_webhook(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
 
 @router.post(ONE + "/rotate", auth=write, response={200: WebhookOut} | problems, summary="A new secret")
 @idempotent("webhooks.rotate", with_secret)
-def rotate_secret(
-    request: HttpRequest, webhook_id: UUID, overlap_seconds: Overlap = 86_400
-) -> tuple[int, str]:
+def rotate_secret(request: HttpRequest, webhook_id: UUID, overlap_seconds: Overlap = 86_400) -> tuple[int, str]:
     """For `overlap_seconds` the old one signs too."""
     return 200, ask("rotate", request, webhook_id, secrets.token_bytes(16), overlap_seconds)
 
@@ -129,9 +127,7 @@ def list_deliveries(
     return json_response(ask("deliveries", request, webhook_id, state, type, cursor, limit))
 
 
-@router.post(
-    ONE + "/replay", auth=write, response={202: dict[str, int]} | problems, summary="Send all since again"
-)
+@router.post(ONE + "/replay", auth=write, response={202: dict[str, int]} | problems, summary="Send all since again")
 @idempotent("webhooks.replay_since")
 def replay_since(
     request: HttpRequest, webhook_id: UUID, since: AwareDatetime, delivered: bool = False
@@ -141,10 +137,7 @@ def replay_since(
 
 
 @router.post(
-    ONE + "/deliveries/{uuid:event}/replay",
-    auth=write,
-    response={202: dict[str, int]} | problems,
-    summary="Send again",
+    ONE + "/deliveries/{uuid:event}/replay", auth=write, response={202: dict[str, int]} | problems, summary="Send again"
 )
 @idempotent("webhooks.replay")
 def replay_delivery(request: HttpRequest, webhook_id: UUID, event: UUID) -> tuple[int, str]:

@@ -93,11 +93,7 @@ class Sender:
 
     async def _deliver(self, item: Claimed) -> None:
         status, error, wait = None, "", ""
-        request: dict[str, Any] = {
-            "data": item.body.encode(),
-            "headers": item.headers(),
-            "allow_redirects": False,
-        }
+        request: dict[str, Any] = {"data": item.body.encode(), "headers": item.headers(), "allow_redirects": False}
         try:
             async with self.session.post(item.url, **request) as answer:
                 status, wait = answer.status, answer.headers.get("retry-after", "")

@@ -13,26 +13,10 @@ from apps.gpu import statements
 from apps.gpu.meter import Bill
 
 VERSION = "1"
-MEMBERS = {
-    "version",
-    "statement",
-    "units",
-    "total",
-    "fee",
-    "started_at",
-    "finished_at",
-    "platform",
-    "miner",
-}
+MEMBERS = {"version", "statement", "units", "total", "fee", "started_at", "finished_at", "platform", "miner"}
 ANCHOR = signing.Struct(
     "Anchor",
-    (
-        ("leaf", "bytes32"),
-        ("root", "bytes32"),
-        ("tx_hash", "bytes32"),
-        ("chain_id", "uint256"),
-        ("block", "uint256"),
-    ),
+    (("leaf", "bytes32"), ("root", "bytes32"), ("tx_hash", "bytes32"), ("chain_id", "uint256"), ("block", "uint256")),
 )
 DISCLOSURE = signing.Struct("Disclosure", (("leaf", "bytes32"), ("salt", "bytes32")))
 
@@ -43,13 +27,7 @@ def platform_signer() -> keystore.Signer:
 
 
 def issue(
-    *,
-    statement: statements.WorkStatement,
-    miner: str,
-    signature: str,
-    bill: Bill,
-    started_ms: int,
-    finished_ms: int,
+    *, statement: statements.WorkStatement, miner: str, signature: str, bill: Bill, started_ms: int, finished_ms: int
 ) -> dict[str, Any]:
     """The signed document: units in milliseconds, money with its asset, times to the millisecond."""
     signer = platform_signer()
@@ -75,9 +53,7 @@ def leaf(document: dict[str, Any]) -> bytes:
     return signing.keccak(orjson.dumps(bare, option=orjson.OPT_SORT_KEYS))
 
 
-def sign_anchor(
-    *, leaf: bytes, root: str, proof: list[str], tx_hash: str, chain_id: int, block: int
-) -> dict[str, Any]:
+def sign_anchor(*, leaf: bytes, root: str, proof: list[str], tx_hash: str, chain_id: int, block: int) -> dict[str, Any]:
     """Where the receipt is anchored, signed, so that an offline reader can trust more than the root."""
     signer = platform_signer()
     values = {"leaf": leaf, "root": root, "tx_hash": tx_hash, "chain_id": chain_id, "block": block}
@@ -102,9 +78,7 @@ def disclose(document: dict[str, Any], *, anchor: dict[str, Any] | None, salt: s
     return document | {"anchor": anchor, "salt": salt, "salt_signature": platform_signer().sign(digest)}
 
 
-def signed_values(
-    statement: bytes, bill: Bill, started_ms: int, finished_ms: int, key_id: str
-) -> dict[str, Any]:
+def signed_values(statement: bytes, bill: Bill, started_ms: int, finished_ms: int, key_id: str) -> dict[str, Any]:
     """The fields of `statements.RECEIPT`."""
     return {
         "statement": statement,

@@ -51,8 +51,7 @@ MINER_REGISTRATION: Final = Struct(
     "MinerRegistration", (("prefix", "string"), ("nonce", "string"), ("address", "address"))
 )
 HEARTBEAT: Final = Struct(
-    "Heartbeat",
-    (("miner", "bytes32"), ("sequence", "uint256"), ("previous", "bytes32"), ("body", "bytes32")),
+    "Heartbeat", (("miner", "bytes32"), ("sequence", "uint256"), ("previous", "bytes32"), ("body", "bytes32"))
 )
 GENESIS: Final = bytes(32)  # `previous` of a miner's first heartbeat
 

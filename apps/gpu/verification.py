@@ -70,9 +70,7 @@ def verify(document: Any, *, platform_addresses: Collection[str], chain_id: int)
         _check_price(parsed),
         _check_anchor(parsed, platform_addresses),
     )
-    checks: dict[str, bool | None] = {
-        name: reason is None for name, reason in zip(CHECKS, reasons, strict=True)
-    }
+    checks: dict[str, bool | None] = {name: reason is None for name, reason in zip(CHECKS, reasons, strict=True)}
     if document.get("anchor") is None:
         checks["merkle"] = None
     salt = _check_salt(parsed, chain_id)
@@ -198,9 +196,7 @@ def _check_anchor(parsed: _Parsed, addresses: Collection[str]) -> str | None:
     return _check_anchor_signature(parsed, anchor, addresses)
 
 
-def _check_anchor_signature(
-    parsed: _Parsed, anchor: dict[str, Any], addresses: Collection[str]
-) -> str | None:
+def _check_anchor_signature(parsed: _Parsed, anchor: dict[str, Any], addresses: Collection[str]) -> str | None:
     address = parsed.document["platform"]["address"]
     values = {name: anchor[name] for name in ("root", "tx_hash", "chain_id", "block")} | {"leaf": parsed.leaf}
     try:

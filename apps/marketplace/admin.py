@@ -27,9 +27,7 @@ OPERATIONS = (
         question="Suspend this offer?",
         effect="No job can name it until the suspension is lifted.",
         done="Offers suspended",
-        service=lambda offer, by, fields: services.suspend_offer(
-            offer_id=offer.pk, by=by.pk, note=fields["note"]
-        ),
+        service=lambda offer, by, fields: services.suspend_offer(offer_id=offer.pk, by=by.pk, note=fields["note"]),
         is_apt=lambda offer: offer.state in (Offer.State.LISTED, Offer.State.PAUSED),
         form=ReasonForm,
         on_list=False,

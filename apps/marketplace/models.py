@@ -118,9 +118,7 @@ class OfferDevice(models.Model):
         db_table = "marketplace_offer_device"
         constraints = [
             models.UniqueConstraint(fields=["offer", "device"], name="offerdevice_once"),
-            models.UniqueConstraint(
-                fields=["device"], condition=Q(state="listed"), name="offerdevice_listed_once"
-            ),
+            models.UniqueConstraint(fields=["device"], condition=Q(state="listed"), name="offerdevice_listed_once"),
         ]
 
     def __str__(self) -> str:

@@ -8,13 +8,7 @@ from uuid import UUID, uuid4
 import orjson
 from django.contrib.auth.models import Group
 from django.utils import timezone
-from django_celery_beat.models import (
-    ClockedSchedule,
-    CrontabSchedule,
-    IntervalSchedule,
-    PeriodicTask,
-    SolarSchedule,
-)
+from django_celery_beat.models import ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule
 
 from aitbc.accounts import audit, parameters
 from aitbc.chain.models import Block, Deployment, FinalEvent, Intent, Log, NetworkStatus, SignedTransaction
@@ -26,15 +20,7 @@ from aitbc.core.testing.cast import AIT, MATMUL_OUTPUT, Person, Seller, job_body
 from apps.gpu.models import Artifact, ArtifactGrant, Heartbeat, Miner, Waiter
 from apps.gpu.services import challenges
 from apps.marketplace.services.offers import NewOffer, list_offer
-from apps.trading.models import (
-    Deposit,
-    DepositAddress,
-    PayoutBatch,
-    PayoutLeaf,
-    PayoutTarget,
-    ReserveCheck,
-    Withdrawal,
-)
+from apps.trading.models import Deposit, DepositAddress, PayoutBatch, PayoutLeaf, PayoutTarget, ReserveCheck, Withdrawal
 from apps.trading.services import settlement, streams
 
 
@@ -152,9 +138,7 @@ def _platform(alice: Person) -> None:
 
 def _storage(alice: Person, jobs: list[UUID]) -> None:
     for number, job in enumerate(jobs):
-        artifact = Artifact.objects.create(
-            sha256="0x" + f"{number + 1:02x}" * 32, size=3_500_000 * (number + 1)
-        )
+        artifact = Artifact.objects.create(sha256="0x" + f"{number + 1:02x}" * 32, size=3_500_000 * (number + 1))
         ArtifactGrant.objects.create(artifact=artifact, user=alice.user, job=job)
         ArtifactGrant.objects.create(artifact=artifact, user=alice.user)
 
@@ -179,12 +163,8 @@ def _money(alice: Person, mike: Seller) -> None:
             block_number=7,
         )
         PayoutTarget.objects.create(user=user, network="ait-devnet", address=address, set_at=timezone.now())
-        batch = PayoutBatch.objects.create(
-            id=uuid7(), network="ait-devnet", root="0x" + "ef" * 32, total=AIT, count=1
-        )
-        PayoutLeaf.objects.create(
-            batch=batch, position=0, user=user, address=address, amount=AIT, hold=uuid4()
-        )
+        batch = PayoutBatch.objects.create(id=uuid7(), network="ait-devnet", root="0x" + "ef" * 32, total=AIT, count=1)
+        PayoutLeaf.objects.create(batch=batch, position=0, user=user, address=address, amount=AIT, hold=uuid4())
         now = timezone.now()
         Withdrawal.objects.create(
             id=uuid7(),

@@ -137,9 +137,7 @@ def test_an_impossible_split_is_said_and_changes_nothing(refund, console, scene)
 def test_what_a_miner_cannot_become_is_said(console, scene):
     miner = Miner.objects.get(pk=scene.mike.miner_id)
 
-    assert run(console, Miner, "resume", miner.pk) == [
-        "mike: a miner that is online cannot be resumed (miner.state)"
-    ]
+    assert run(console, Miner, "resume", miner.pk) == ["mike: a miner that is online cannot be resumed (miner.state)"]
     miner.refresh_from_db()
     assert miner.state == "online"
 
@@ -173,9 +171,7 @@ def test_an_offer_is_suspended_with_its_reason_and_listed_again(console, scene, 
     offer.refresh_from_db()
 
     assert (suspended, offer.state) == ("suspended", "listed")
-    log = list(
-        OfferTransition.objects.filter(offer=offer, by=operator).order_by("id").values_list("after", "note")
-    )
+    log = list(OfferTransition.objects.filter(offer=offer, by=operator).order_by("id").values_list("after", "note"))
     assert log == [("suspended", "sold twice"), ("listed", "")]
 
 
@@ -207,9 +203,5 @@ def test_what_an_operator_did_is_in_the_history_of_the_row(console, scene, opera
     run(console, Job, "cancel", scene.queued[0], scene.completed[0])
 
     (entry,) = LogEntry.objects.all()
-    assert (entry.user, entry.object_id, entry.change_message) == (
-        operator,
-        str(scene.queued[0]),
-        "Jobs canceled",
-    )
+    assert (entry.user, entry.object_id, entry.change_message) == (operator, str(scene.queued[0]), "Jobs canceled")
     assert "Jobs canceled" in console.get(url(Job, "history", scene.queued[0])).content.decode()

@@ -116,9 +116,7 @@ def test_a_relay_that_stopped_raises_an_alarm(console, scene, broker):
 
 def test_completed_jobs_stand_in_the_hour_they_were_finished(console, scene, broker):
     hour = timezone.now().replace(minute=0, second=0, microsecond=0)
-    Job.objects.filter(pk=scene.completed[0]).update(
-        finished_at=hour - timedelta(hours=3) + timedelta(minutes=59)
-    )
+    Job.objects.filter(pk=scene.completed[0]).update(finished_at=hour - timedelta(hours=3) + timedelta(minutes=59))
     Job.objects.filter(pk=scene.completed[1]).update(finished_at=hour - timedelta(hours=24))
     chart = console.get("/admin/").context["chart"]
 
@@ -145,9 +143,7 @@ def test_an_empty_platform_says_what_to_do(console, broker):
     assert "No chain worker has reported yet: start one with manage.py run_chain." in page
     assert "No batch yet" in page
     assert "never ran" in page
-    assert not any(
-        m.objects.exists() for m in (Job, Miner, NetworkStatus, SettlementBatch, ReceiptLeaf, ReserveCheck)
-    )
+    assert not any(m.objects.exists() for m in (Job, Miner, NetworkStatus, SettlementBatch, ReceiptLeaf, ReserveCheck))
 
 
 @pytest.mark.parametrize(

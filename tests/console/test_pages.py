@@ -41,15 +41,11 @@ def direct(monkeypatch):
     """The statements that bypass Django's cursor, which Django's own capture does not see."""
     statements = []
     rows = db.rows
-    monkeypatch.setattr(
-        db, "rows", lambda sql, *args, **options: statements.append(sql) or rows(sql, *args, **options)
-    )
+    monkeypatch.setattr(db, "rows", lambda sql, *args, **options: statements.append(sql) or rows(sql, *args, **options))
     return statements
 
 
-def test_every_list_opens_with_rows_and_the_same_queries_however_many_it_shows(
-    console, scene, direct, monkeypatch
-):
+def test_every_list_opens_with_rows_and_the_same_queries_however_many_it_shows(console, scene, direct, monkeypatch):
     """What grows with the rows is an N+1. A new page is covered as soon as it is registered."""
     for model, page in admin.site._registry.items():
         if model._meta.label == SEALED:
@@ -61,10 +57,7 @@ def test_every_list_opens_with_rows_and_the_same_queries_however_many_it_shows(
         for rows in (1, 100):
             monkeypatch.setattr(page, "list_per_page", rows)
             direct.clear()
-            with (
-                CaptureQueriesContext(connection) as default,
-                CaptureQueriesContext(connections["chain"]) as chain,
-            ):
+            with CaptureQueriesContext(connection) as default, CaptureQueriesContext(connections["chain"]) as chain:
                 response = console.get(url(model, "changelist"))
             assert response.status_code == 200, model._meta.label
             assert len(response.context["cl"].result_list) == min(rows, model._default_manager.count())
@@ -112,9 +105,7 @@ def test_lists_show_the_figures_of_their_rows(console, scene):
     assert scene.alice.user.email in text
 
 
-@pytest.mark.parametrize(
-    "path", ["/admin/", "/admin/gpu/job/", "/admin/trading/payment/", "/admin/search/?s=job"]
-)
+@pytest.mark.parametrize("path", ["/admin/", "/admin/gpu/job/", "/admin/trading/payment/", "/admin/search/?s=job"])
 def test_nobody_enters_without_a_login(client, db, path):
     response = client.get(path)
 

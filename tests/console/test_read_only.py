@@ -106,12 +106,7 @@ def test_parameters_are_neither_added_nor_deleted(console, db):
 
 def test_a_user_is_made_with_a_lower_case_address_and_a_hashed_password(console, db):
     password = "correct horse battery"
-    body = {
-        "email": "Carol@Example.com",
-        "password1": password,
-        "password2": password,
-        "usable_password": "true",
-    }
+    body = {"email": "Carol@Example.com", "password1": password, "password2": password, "usable_password": "true"}
     response = console.post(url(User, "add"), body)
 
     assert response.status_code == 302, response.context["errors"]
@@ -122,12 +117,7 @@ def test_a_user_is_made_with_a_lower_case_address_and_a_hashed_password(console,
 
 def test_two_users_never_share_an_address(console, operator):
     password = "correct horse battery"
-    body = {
-        "email": "OPERATOR@example.com",
-        "password1": password,
-        "password2": password,
-        "usable_password": "true",
-    }
+    body = {"email": "OPERATOR@example.com", "password1": password, "password2": password, "usable_password": "true"}
     response = console.post(url(User, "add"), body)
 
     assert response.status_code == 200
@@ -146,13 +136,7 @@ def test_staff_cannot_give_themselves_rights(client, db):
     support = User.objects.create_user("support@example.com", is_staff=True)
     support.user_permissions.set(Permission.objects.filter(codename__in=("change_user", "view_user")))
     client.force_login(support)
-    body = {
-        "email": support.email,
-        "name": "Support",
-        "role": "operator",
-        "is_active": "on",
-        "is_superuser": "on",
-    }
+    body = {"email": support.email, "name": "Support", "role": "operator", "is_active": "on", "is_superuser": "on"}
     response = client.post(url(User, "change", support.pk), body | no_rows("api_keys"))
 
     support.refresh_from_db()

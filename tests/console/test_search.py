@@ -114,11 +114,7 @@ def indexed(model, column):
     using = "chain" if getattr(model, "database", None) == "chain" else "default"
     with connections[using].cursor() as cursor:
         found = connections[using].introspection.get_constraints(cursor, model._meta.db_table)
-    wide = [
-        c["columns"]
-        for c in found.values()
-        if (c["index"] or c["unique"] or c["primary_key"]) and c["columns"]
-    ]
+    wide = [c["columns"] for c in found.values() if (c["index"] or c["unique"] or c["primary_key"]) and c["columns"]]
     return any(columns[0] == column or columns[:2] == ["network", column] for columns in wide)
 
 

@@ -46,9 +46,7 @@ def test_an_age_never_runs_backwards():
     assert show.age(NOW + timedelta(seconds=2), NOW) == "0 s"
 
 
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3_500_000, "3.3 MiB")]
-)
+@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3_500_000, "3.3 MiB")])
 def test_sizes(count, text):
     assert show.size(count) == text
 

@@ -175,14 +175,10 @@ def run(schema: Any, world: World, capsys: Any) -> Counter[int]:
             except hypothesis.errors.Unsatisfiable:
                 continue  # an operation without input has no malformed one
             except (AssertionError, schemathesis.core.failures.FailureGroup, ExceptionGroup) as error:
-                failures.append(
-                    f"{operation.method.upper()} {operation.path} [{mode.value}]\n{_reason(error)}"
-                )
+                failures.append(f"{operation.method.upper()} {operation.path} [{mode.value}]\n{_reason(error)}")
             total += seen
     with capsys.disabled():
-        sys.stdout.write(
-            f"\nschemathesis: seed {SEED}, {total.total()} requests, {dict(sorted(total.items()))}\n"
-        )
+        sys.stdout.write(f"\nschemathesis: seed {SEED}, {total.total()} requests, {dict(sorted(total.items()))}\n")
     assert not failures, f"seed {SEED}\n\n" + "\n\n".join(failures)
     return total
 

@@ -7,13 +7,7 @@ import pytest
 from aitbc.chain.approvals import PAYOUT, WITHDRAWAL, settlement_domain
 from aitbc.chain.client import Client
 from aitbc.chain.signing import Struct, digest
-from aitbc.chain.testing import (
-    AIT,
-    TEST_CHAIN_ID,
-    Actor,
-    Deployed,
-    running_anvil,
-)
+from aitbc.chain.testing import AIT, TEST_CHAIN_ID, Actor, Deployed, running_anvil
 
 CAP, THRESHOLD = 1_000 * AIT, 100 * AIT
 
@@ -65,9 +59,7 @@ def deployed(tmp_path_factory) -> World:
         owner, operator, approver, guardian, alice, bob = (Actor(client) for _ in range(6))
         token = Deployed.create(owner, "AIT", owner.address)
         roles = [operator.address, approver.address, guardian.address]
-        settlement = Deployed.create(
-            owner, "Settlement", token.address, owner.address, *roles, CAP, THRESHOLD
-        )
+        settlement = Deployed.create(owner, "Settlement", token.address, owner.address, *roles, CAP, THRESHOLD)
         yield World(client, owner, operator, approver, guardian, alice, bob, token, settlement)
 
 

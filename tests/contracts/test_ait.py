@@ -8,13 +8,7 @@ from aitbc.core.errors import Conflict
 
 PERMIT = Struct(
     "Permit",
-    (
-        ("owner", "address"),
-        ("spender", "address"),
-        ("value", "uint256"),
-        ("nonce", "uint256"),
-        ("deadline", "uint256"),
-    ),
+    (("owner", "address"), ("spender", "address"), ("value", "uint256"), ("nonce", "uint256"), ("deadline", "uint256")),
 )
 FAR = 2**40
 
@@ -30,13 +24,7 @@ def test_only_the_owner_mints(world):
 def test_a_permit_signed_here_is_accepted_once(world):
     world.token.send(world.owner, "mint", world.alice.address, AIT)
     domain = Domain("AITBC Token", "1", TEST_CHAIN_ID, world.token.address)
-    values = {
-        "owner": world.alice.address,
-        "spender": world.bob.address,
-        "value": 5,
-        "nonce": 0,
-        "deadline": FAR,
-    }
+    values = {"owner": world.alice.address, "spender": world.bob.address, "value": 5, "nonce": 0, "deadline": FAR}
     signature = bytes.fromhex(world.alice.signer.sign(digest(domain, PERMIT, values))[2:])
     args = [world.alice.address, world.bob.address, 5, FAR, signature[64], signature[:32], signature[32:64]]
 

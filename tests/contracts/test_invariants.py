@@ -23,9 +23,7 @@ from .test_settlement import hexes, leaf, many
 DAY = 86_400
 SLACK = 60  # seconds between the model's look at the clock and the block that answers
 amounts = st.one_of(st.integers(1, 3 * THRESHOLD), st.sampled_from([THRESHOLD, THRESHOLD + 1, CAP]))
-signers = st.sampled_from(
-    ["approver", "approver", "approver", "operator", "owner", "nobody", "other payload"]
-)
+signers = st.sampled_from(["approver", "approver", "approver", "operator", "owner", "nobody", "other payload"])
 shares_of_batch = st.lists(st.integers(1, THRESHOLD), min_size=1, max_size=5)
 
 
@@ -137,11 +135,7 @@ class Settlement(RuleBasedStateMachine):
             self.held -= amount
             self.outside += amount
 
-    @rule(
-        shares=st.lists(st.integers(1, THRESHOLD), min_size=1, max_size=5),
-        reuse=st.booleans(),
-        signer=signers,
-    )
+    @rule(shares=st.lists(st.integers(1, THRESHOLD), min_size=1, max_size=5), reuse=st.booleans(), signer=signers)
     def open_payout(self, shares: list[int], reuse: bool, signer: str) -> None:
         batch = min(self.batches) if reuse and self.batches else self.fresh()
         accounts = [(self.world.guardian.address, amount) for amount in shares]
@@ -225,9 +219,7 @@ class Settlement(RuleBasedStateMachine):
 
     @rule(by=st.sampled_from(["owner", "operator"]), swap=st.booleans(), same=st.booleans())
     def set_roles(self, by: str, swap: bool, same: bool) -> None:
-        operator, approver = (
-            (self.approver, self.operator) if swap else (self.world.operator, self.world.approver)
-        )
+        operator, approver = (self.approver, self.operator) if swap else (self.world.operator, self.world.approver)
         approver = operator if same else approver
         actor = self.owner if by == "owner" else self.operator
         roles = [operator.address, approver.address, self.world.guardian.address]

@@ -315,14 +315,11 @@ def test_any_selection_of_leaves_is_claimed_in_one_call(world, count, step):
     receipt = world.settlement.send(world.bob, "claimMany", *many(tree, shares, chosen))
 
     assert world.settlement.events(receipt) == [
-        ("Claimed", {"batchId": ID, "index": str(i), "account": shares[i][0], "amount": str(i + 1)})
-        for i in chosen
+        ("Claimed", {"batchId": ID, "index": str(i), "account": shares[i][0], "amount": str(i + 1)}) for i in chosen
     ]
     paid = [int(world.token.read("balanceOf", account)) for account, _ in shares]
     assert paid == [i + 1 if i in chosen else 0 for i in range(count)]
-    assert [world.settlement.read("claimed", ID, i) for i in range(count)] == [
-        i in chosen for i in range(count)
-    ]
+    assert [world.settlement.read("claimed", ID, i) for i in range(count)] == [i in chosen for i in range(count)]
     left = sum(amount for _, amount in shares) - sum(paid)
     assert world.settlement.read("promised") == left == world.balance(world.settlement)
     assert world.settlement.read("payouts", ID)[1] == left
@@ -439,9 +436,7 @@ def trap(world, hostile_interface):
     """Settlement over a token that calls back; its operator is that token, so that no role stops the call."""
     token = placed(world.owner, hostile_interface)
     roles = [token.address, world.approver.address, world.guardian.address]
-    settlement = Deployed.create(
-        world.owner, "Settlement", token.address, world.owner.address, *roles, CAP, CAP
-    )
+    settlement = Deployed.create(world.owner, "Settlement", token.address, world.owner.address, *roles, CAP, CAP)
     world.client.call("anvil_impersonateAccount", token.address)
     token.send(world.owner, "mint", settlement.address, 100)
     token.send(world.owner, "mint", world.alice.address, 100)
@@ -574,10 +569,6 @@ def test_ait_itself_cannot_be_rescued_but_a_stray_token_can(world):
 def test_a_constructor_without_roles_is_refused(world):
     nobody = "0x" + "00" * 20
     somebody = Actor(world.client).address
-    for roles in (
-        (nobody, somebody, somebody),
-        (somebody, nobody, somebody),
-        (somebody, world.bob.address, nobody),
-    ):
+    for roles in ((nobody, somebody, somebody), (somebody, nobody, somebody), (somebody, world.bob.address, nobody)):
         with refused("ZeroValue"):
             Deployed.create(world.owner, "Settlement", world.token.address, world.owner.address, *roles, 1, 1)

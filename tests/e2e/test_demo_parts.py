@@ -297,9 +297,7 @@ def test_processes_that_go_on_are_named_and_ended_ones_are_not():
     assert family(child.pid) == []
 
 
-@pytest.mark.parametrize(
-    ("allowed", "daemons", "worker"), [({2, 5}, [2, 5], "2,5"), ({1, 2, 3, 7}, [1, 2], "7")]
-)
+@pytest.mark.parametrize(("allowed", "daemons", "worker"), [({2, 5}, [2, 5], "2,5"), ({1, 2, 3, 7}, [1, 2], "7")])
 def test_two_daemons_get_a_processor_each_and_the_worker_what_is_left(monkeypatch, allowed, daemons, worker):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: allowed)
 

@@ -62,11 +62,7 @@ class Platform:
 
 def environment(var: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k not in ("DATABASE_URL", "REDIS_URL", "CHAIN_RPC_URL")}
-    return kept | {
-        "AITBC_VAR": str(var),
-        "DJANGO_SETTINGS_MODULE": "aitbc.settings.local",
-        "RATE_LIMIT_ENABLED": "0",
-    }
+    return kept | {"AITBC_VAR": str(var), "DJANGO_SETTINGS_MODULE": "aitbc.settings.local", "RATE_LIMIT_ENABLED": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +93,6 @@ def platform() -> Iterator[Platform]:
 def _owner_url(var: Path) -> str:
     script = "from aitbc import stack; print(stack.discover().database_owner_url)"
     done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env=environment(var),
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", script], cwd=ROOT, env=environment(var), capture_output=True, text=True, check=True
     )
     return done.stdout.strip()

@@ -41,9 +41,7 @@ class ExtraMiners:
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.platform.var / "log" / "extra-miners.log").open("ab") as log:
-            return subprocess.Popen(
-                command, cwd=ROOT, env=environment(self.platform.var), stdout=log, stderr=log
-            )
+            return subprocess.Popen(command, cwd=ROOT, env=environment(self.platform.var), stdout=log, stderr=log)
 
     def kill_one(self, rng: random.Random) -> None:
         index = rng.randrange(len(self.processes))
@@ -138,9 +136,7 @@ def test_no_job_is_lost_and_none_paid_twice_while_everything_is_killed(platform:
         miners.stop()
     print(f"killed: {killed}")  # noqa: T201 - evidence that the faults happened
 
-    found = platform.sql(
-        "SELECT state, count(*) FROM gpu_job WHERE id = ANY (%s::uuid[]) GROUP BY state", ids
-    )
+    found = platform.sql("SELECT state, count(*) FROM gpu_job WHERE id = ANY (%s::uuid[]) GROUP BY state", ids)
     assert dict(found) == {"completed": jobs}
     assert sum(killed.values()) >= kills
     paid = "SELECT reference FROM trading_transfer WHERE kind = 'job.earning' GROUP BY reference"

@@ -39,8 +39,7 @@ def manage(folder: Path, *arguments: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("transfers", "kills", "stops"),
-    [(1_000, 10, 2), pytest.param(20_000, 200, 20, marks=pytest.mark.slow)],
+    ("transfers", "kills", "stops"), [(1_000, 10, 2), pytest.param(20_000, 200, 20, marks=pytest.mark.slow)]
 )
 def test_no_transfer_is_lost_or_doubled(var, transfers, kills, stops):
     seed = int(os.environ.get("AITBC_FAULT_SEED", time.time_ns() % 10**6))

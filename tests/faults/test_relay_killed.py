@@ -70,9 +70,7 @@ def wait_for(condition, seconds=60):
 
 
 @pytest.mark.parametrize("kills", KILLS)
-def test_a_relay_that_is_killed_loses_nothing_and_keeps_the_order(
-    committed_db, seeded, kills, tmp_path, monkeypatch
-):
+def test_a_relay_that_is_killed_loses_nothing_and_keeps_the_order(committed_db, seeded, kills, tmp_path, monkeypatch):
     """An effect in the database happens once, whatever is killed; what a receiver does outside may happen
     again, with the same id."""
     monkeypatch.setattr(ports, "_subscribers", ports._subscribers.copy())
@@ -126,8 +124,7 @@ def test_a_sender_that_is_killed_loses_no_delivery(committed_db, seeded, kills):
                 for _ in range(20):
                     data = f'{{"n": {number}}}'
                     db.rows(
-                        "SELECT webhooks_tell('job.completed', 'job:' || uuidv7(), ARRAY[%s], %s)",
-                        (alice.id, data),
+                        "SELECT webhooks_tell('job.completed', 'job:' || uuidv7(), ARRAY[%s], %s)", (alice.id, data)
                     )
             while outbox.relay_once():
                 pass

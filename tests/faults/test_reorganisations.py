@@ -40,9 +40,7 @@ class World:
         self.rng, self.chain = chain.rng, chain
         self.client = Client(url, chain.chain_id)
         for name, at in (("AIT", TOKEN), ("Settlement", SETTLEMENT), ("DepositForwarder", FORWARDER)):
-            Deployment.objects.create(
-                network=NETWORK, name=name, address=at, tx_hash="0x" + "00" * 32, block_number=0
-            )
+            Deployment.objects.create(network=NETWORK, name=name, address=at, tx_hash="0x" + "00" * 32, block_number=0)
         people = [User.objects.create_user(f"{name}@example.com").pk for name in ("alice", "bob", "carol")]
         self.users = {deposit_address(user=user): user for user in people}
         self.worker = Worker(self.client)
@@ -138,9 +136,7 @@ def moving() -> Iterator[None]:
 
 
 def balance(user: object) -> int:
-    return int(
-        db.value("SELECT coalesce(sum(posted), 0) FROM trading_account WHERE owner_id = %s", (str(user),))
-    )
+    return int(db.value("SELECT coalesce(sum(posted), 0) FROM trading_account WHERE owner_id = %s", (str(user),)))
 
 
 def deposits() -> set[tuple[object, ...]]:

@@ -149,9 +149,7 @@ def settle_within(net_: Any, worker: Any, until: Callable[[], bool], seconds: fl
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
-    ("seed", "calls"),
-    [(1, 700), pytest.param(2, 10_000, marks=pytest.mark.slow)],
-    ids=["seed1", "seed2-full"],
+    ("seed", "calls"), [(1, 700), pytest.param(2, 10_000, marks=pytest.mark.slow)], ids=["seed1", "seed2-full"]
 )
 def test_a_fifth_of_all_calls_failing_pays_nothing_twice_and_leaves_nothing_stuck(
     net,  # noqa: F811

@@ -66,9 +66,7 @@ class Workers:
         return dict(json.loads(answer))
 
     def die(self, step: str, when: str) -> None:
-        assert self._ask({"step": step, "when": when})["signal"] == signal.SIGKILL, self.log.read_text()[
-            -3000:
-        ]
+        assert self._ask({"step": step, "when": when})["signal"] == signal.SIGKILL, self.log.read_text()[-3000:]
 
     def finish(self) -> None:
         ended = self._ask({"step": "", "when": ""})

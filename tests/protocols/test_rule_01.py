@@ -57,9 +57,7 @@ def test_what_a_provider_takes_out_never_exceeds_what_he_earned(net, seed):
     left = db.value("SELECT sum(posted) FROM trading_account WHERE owner_id = %s", (provider,))
     assert claimed + int(left) == earned - spent
     assert db.value("SELECT sum(posted) FROM trading_account") == 0
-    assert {c for (c,) in db.rows("SELECT count(*) FROM trading_payoutleaf GROUP BY batch_id, user_id")} <= {
-        1
-    }
+    assert {c for (c,) in db.rows("SELECT count(*) FROM trading_payoutleaf GROUP BY batch_id, user_id")} <= {1}
 
 
 def _fail_a_payout() -> None:
@@ -72,9 +70,7 @@ def _fail_a_payout() -> None:
 
 
 def _claim_one(net, provider, wallet) -> bool:
-    claims = [
-        item["claim"] for item in payouts_of(user=provider, cursor=None, limit=50)["items"] if item["claim"]
-    ]
+    claims = [item["claim"] for item in payouts_of(user=provider, cursor=None, limit=50)["items"] if item["claim"]]
     open_claims = [c for c in claims if not net.settlement.read("claimed", c["batch_id"], c["index"])]
     for claim in open_claims[:1]:
         args = [claim[name] for name in ("batch_id", "index", "account", "units", "proof")]

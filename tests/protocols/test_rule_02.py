@@ -47,9 +47,7 @@ def test_the_contract_pays_an_intent_id_once(net):
     net.settle()
     first = net.withdrawal("0x" + "00" * 18 + "b0b0")
     net.settle()
-    again = net.anchor(
-        kind="test.withdraw", business_key=f"again:{uuid7()}", function="withdraw", args=first.args
-    )
+    again = net.anchor(kind="test.withdraw", business_key=f"again:{uuid7()}", function="withdraw", args=first.args)
     net.settle()
 
     for intent in (first, again):
@@ -109,10 +107,7 @@ def test_what_leaves_never_exceeds_what_there_was(net, alice, seed):
     sent = sum(net.balance(wallet) for wallet in wallets)
     finals = Withdrawal.objects.filter(state="final").values_list("amount", flat=True)
     assert sent == sum(finals)
-    assert (
-        int(db.value("SELECT posted FROM trading_account WHERE owner_id = %s", (alice.id,)))
-        == 100 * AIT - sent
-    )
+    assert int(db.value("SELECT posted FROM trading_account WHERE owner_id = %s", (alice.id,))) == 100 * AIT - sent
     assert audit() == []
 
 
@@ -129,9 +124,7 @@ def test_a_second_key_rides_the_same_rail_and_pays_once(net, alice, settings):
     reviews.approve(item=item, by=olga, seen=seen, password="a long password", passphrase=phrase)
     net.settle()
     intent = Intent.objects.get(kind="settlement.withdrawal")
-    again = net.anchor(
-        kind="test.withdraw", business_key=f"again:{uuid7()}", function="withdraw", args=intent.args
-    )
+    again = net.anchor(kind="test.withdraw", business_key=f"again:{uuid7()}", function="withdraw", args=intent.args)
     net.settle()
 
     again.refresh_from_db()

@@ -35,9 +35,7 @@ def test_an_operator_grants_it_and_the_books_balance(carol):
     assert audit() == []
 
 
-@pytest.mark.parametrize(
-    ("user", "amount"), [("nobody@example.com", "1"), (None, "0"), (None, "-1"), (None, "x")]
-)
+@pytest.mark.parametrize(("user", "amount"), [("nobody@example.com", "1"), (None, "0"), (None, "-1"), (None, "x")])
 def test_a_wrong_grant_changes_nothing(carol, user, amount):
     with nothing_changes(), pytest.raises(CommandError), transaction.atomic():
         call_command("grant_credit", "--user", user or carol.user.email, f"--amount={amount}")

@@ -43,9 +43,7 @@ def test_the_approvers_key_opens_for_no_process_only_for_its_passphrase(net, set
     assert keystore.load("approver", passphrase=own).address == keystore.address("approver")
 
 
-def test_in_production_the_passphrase_is_a_persons_and_stored_nowhere(
-    settings, tmp_path, monkeypatch, capsys
-):
+def test_in_production_the_passphrase_is_a_persons_and_stored_nowhere(settings, tmp_path, monkeypatch, capsys):
     settings.KEYS_DIR = tmp_path / "production"
     for given in ("short\n", ""):
         monkeypatch.setattr("sys.stdin", io.StringIO(given))

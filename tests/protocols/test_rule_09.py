@@ -106,9 +106,7 @@ def test_the_threshold_is_on_the_sums_of_a_day_by_user_and_by_address(net, alice
 
 def _gift(giver: Person, taker: Person) -> ledger.Item:
     giving, taking = (ledger.account_id(owner=who.id, kind="available") for who in (giver, taker))
-    return ledger.Item(
-        id=uuid7(), action="transfer", kind="test.gift", debit=giving, credit=taking, amount=100 * AIT
-    )
+    return ledger.Item(id=uuid7(), action="transfer", kind="test.gift", debit=giving, credit=taking, amount=100 * AIT)
 
 
 def test_a_forged_approval_is_refused_by_the_contract(net, alice, wallet, olga, factors):
@@ -171,9 +169,7 @@ def test_the_database_itself_refuses_the_first_person(net, alice, wallet, olga, 
     item = withdraw(user=alice.id, address=wallet, amount=BIG)
     statement = change.format(signature="0x" + "ab" * 65, olga=olga.pk)
     with nothing_changes(), pytest.raises(IntegrityError), transaction.atomic():
-        connections["default"].cursor().execute(
-            f"UPDATE trading_withdrawal SET {statement} WHERE id = %s", [item.pk]
-        )
+        connections["default"].cursor().execute(f"UPDATE trading_withdrawal SET {statement} WHERE id = %s", [item.pk])
 
 
 def test_an_approval_is_given_once(net, alice, wallet, olga, factors):
@@ -216,9 +212,7 @@ def test_after_a_day_it_lapses_and_the_hold_returns(net, alice, wallet, olga, fa
     assert money(alice) == (1000 * AIT, 0)
     with refusing(Conflict, "approval.state"):
         reviews.approve(item=item, by=olga, seen=reviews.payload(item), **factors)
-    assert (
-        withdraw(user=alice.id, address=wallet, amount=AIT).state == "sending"
-    )  # what lapsed counts no more
+    assert withdraw(user=alice.id, address=wallet, amount=AIT).state == "sending"  # what lapsed counts no more
     assert audit() == []
 
 

@@ -53,9 +53,7 @@ def test_the_anchored_head_covers_the_audit_log(committed_db):
     while journal.seal() is not None:
         continue
     newest = AuditEvent.objects.first()
-    lines = [
-        line for (line,) in db.rows("SELECT line FROM journal_lines(0, 9223372036854775807) WHERE part = 3")
-    ]
+    lines = [line for (line,) in db.rows("SELECT line FROM journal_lines(0, 9223372036854775807) WHERE part = 3")]
 
     assert newest.action == "parameter.changed"
     assert f"audit|{newest.number}|{newest.head[2:]}" in lines

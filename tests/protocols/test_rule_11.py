@@ -27,14 +27,7 @@ def test_the_price_of_the_lease_holds_whatever_the_miner_asks_later(alice, mike)
 # A rounded quotient would allow a millisecond more than the escrow pays for.
 @pytest.mark.parametrize(
     ("price", "max_price"),
-    [
-        (10**18, 10**21 - 1),
-        (10**18, 10**18),
-        (3, 10),
-        (7 * 10**17 + 1, 10**20 + 7),
-        (1, 3),
-        (10**15, 10**15 + 999),
-    ],
+    [(10**18, 10**21 - 1), (10**18, 10**18), (3, 10), (7 * 10**17 + 1, 10**20 + 7), (1, 3), (10**15, 10**15 + 999)],
 )
 def test_a_job_that_runs_to_its_limit_costs_no_more_than_its_escrow(db, price, max_price):
     from aitbc.core import money

@@ -28,11 +28,7 @@ def test_both_signatures_verify_and_each_is_needed(alice, mike, nora):
 
     foreign = finished(alice, nora)["miner"]
     answer = verdict(resigned(document, miner=foreign))
-    assert (answer.valid, answer.checks["signature"], answer.checks["counter_signature"]) == (
-        False,
-        True,
-        False,
-    )
+    assert (answer.valid, answer.checks["signature"], answer.checks["counter_signature"]) == (False, True, False)
 
 
 def test_the_platform_cannot_change_what_the_miner_agreed_to(alice, mike):

@@ -56,6 +56,4 @@ def test_the_honest_answer_to_the_same_challenge_passes(issued, tmp_path):
 
     drawn = read(miner.post(f"{path}/commit", prover.commit(spec, context)))["rows"]
 
-    assert (
-        read(miner.post(f"{path}/open", {"rows": prover.open_rows(spec, drawn, context)}))["passed"] is True
-    )
+    assert read(miner.post(f"{path}/open", {"rows": prover.open_rows(spec, drawn, context)}))["passed"] is True

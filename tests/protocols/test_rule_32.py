@@ -31,8 +31,7 @@ def test_the_kinds_that_take_a_clients_model_say_so():
 
 
 @pytest.mark.parametrize(
-    ("tier", "allowed", "offered"),
-    [("process", False, False), ("process", True, True), ("bubblewrap", False, True)],
+    ("tier", "allowed", "offered"), [("process", False, False), ("process", True, True), ("bubblewrap", False, True)]
 )
 def test_the_miner_itself_does_not_offer_them_without_isolation(tier, allowed, offered):
     kinds = kinds_to_offer(config(allow_client_code=allowed), SimpleNamespace(tier=tier), "cpu")

@@ -23,12 +23,7 @@ def test_the_web_process_loads_no_parser_of_models_or_media():
         f"print(json.dumps(sorted(set(sys.modules) & set({PARSERS!r}))))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=live.BASE_DIR,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
+        [sys.executable, "-c", code], cwd=live.BASE_DIR, capture_output=True, text=True, timeout=60, check=True
     )
 
     assert json.loads(done.stdout.splitlines()[-1]) == []

@@ -35,9 +35,7 @@ PARTLY = {
 
 
 def files() -> dict[int, Path]:
-    found = {
-        int(re.fullmatch(r"test_rule_(\d\d)\.py", path.name)[1]): path for path in HERE.glob("test_rule_*.py")
-    }
+    found = {int(re.fullmatch(r"test_rule_(\d\d)\.py", path.name)[1]): path for path in HERE.glob("test_rule_*.py")}
     assert set(found) <= set(RULES)
     return found
 
@@ -65,9 +63,7 @@ def test_a_rules_file_names_it_and_tests_something(rule, path):
     assert (ast.get_docstring(tree) or "").startswith(f"Rule {rule}")
     assert tests
     for test in tests:
-        assert any(isinstance(node, ast.Assert | ast.With) or _asserts(node) for node in ast.walk(test)), (
-            test.name
-        )
+        assert any(isinstance(node, ast.Assert | ast.With) or _asserts(node) for node in ast.walk(test)), test.name
 
 
 def _asserts(node: ast.AST) -> bool:

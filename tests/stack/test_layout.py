@@ -36,9 +36,7 @@ def closed_programs(tmp_path, monkeypatch) -> Path:
 
 
 @as_root
-def test_under_a_closed_folder_data_and_programs_go_where_the_servers_user_can_pass(
-    closed_var, closed_programs
-):
+def test_under_a_closed_folder_data_and_programs_go_where_the_servers_user_can_pass(closed_var, closed_programs):
     before = stack.discover()
 
     status = stack.up(["postgres"])[0]

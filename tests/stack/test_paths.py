@@ -39,10 +39,7 @@ def test_a_folder_that_was_there_is_opened_for_passing_and_keeps_its_other_right
 
 def test_a_secret_is_made_once_even_by_many_at_once(tmp_path):
     found: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(paths.secret(tmp_path / "keys" / "it")))
-        for _ in range(8)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(paths.secret(tmp_path / "keys" / "it"))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -76,10 +73,7 @@ def test_a_damaged_memory_is_refused_by_name(tmp_path):
 
 def test_a_lock_is_held_by_one_and_freed_at_the_end(tmp_path):
     with paths.locked(tmp_path / "lock", seconds=1):
-        with (
-            pytest.raises(StackError, match="another process has held"),
-            paths.locked(tmp_path / "lock", seconds=0.1),
-        ):
+        with pytest.raises(StackError, match="another process has held"), paths.locked(tmp_path / "lock", seconds=0.1):
             pytest.fail("two held it")
     with paths.locked(tmp_path / "lock", seconds=0):
         pass

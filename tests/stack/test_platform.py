@@ -127,9 +127,7 @@ def test_an_interrupted_up_leaves_nothing(var, users_of):
 def test_a_program_that_cannot_start_is_named_with_its_log(var, monkeypatch, users_of):
     monkeypatch.setenv("GRANIAN_BACKLOG", "1")  # its least is 128
 
-    with pytest.raises(
-        platform.StackError, match=r"(?s)the platform did not start.*web does not start.*backlog"
-    ):
+    with pytest.raises(platform.StackError, match=r"(?s)the platform did not start.*web does not start.*backlog"):
         platform.up(without=LIGHT)
 
     assert users_of() == []

@@ -25,9 +25,7 @@ def pids(services=stack.SERVICES) -> dict[str, int | None]:
 def servers_of(var) -> list[str]:
     """Command lines of everything that runs on this folder, whoever started it."""
     running = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return [
-        command(entry) for entry in running if process.identify(int(entry.name)) and uses(entry, var.root)
-    ]
+    return [command(entry) for entry in running if process.identify(int(entry.name)) and uses(entry, var.root)]
 
 
 def uses(entry: Path, root: Path) -> bool:
@@ -64,10 +62,7 @@ def test_discover_before_the_first_start_tells_where_the_servers_will_be(var):
 
     assert stack.discover() == before
     with psycopg.connect(before.database_url) as connection:
-        assert connection.execute("select current_user, current_database()").fetchone() == (
-            "aitbc_app",
-            "aitbc",
-        )
+        assert connection.execute("select current_user, current_database()").fetchone() == ("aitbc_app", "aitbc")
     with redis.Redis.from_url(before.redis_url) as client:
         assert client.ping() is True
 
@@ -161,8 +156,7 @@ def test_the_roles_are_an_owner_and_a_plain_login(var):
 
     with psycopg.connect(stack.discover().database_owner_url) as connection:
         roles = connection.execute(
-            "select rolname, rolsuper, rolcreatedb, rolcreaterole from pg_roles "
-            "where rolname like 'aitbc%' order by 1"
+            "select rolname, rolsuper, rolcreatedb, rolcreaterole from pg_roles where rolname like 'aitbc%' order by 1"
         ).fetchall()
         settings = connection.execute(
             "select name, setting from pg_settings where name in "
@@ -189,10 +183,7 @@ def test_redis_wants_the_password_and_no_command_line_shows_it(var):
     port = int(json.loads(var.memory.read_text())["redis"]["port"])
     password = (var.keys / "redis.password").read_text()
 
-    with (
-        redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client,
-        pytest.raises(redis.AuthenticationError),
-    ):
+    with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client, pytest.raises(redis.AuthenticationError):
         client.ping()
     assert len(servers_of(var)) == 1
     assert password not in servers_of(var)[0]

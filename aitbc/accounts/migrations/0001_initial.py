@@ -12,9 +12,7 @@ import aitbc.core.ids
 class Migration(migrations.Migration):
     initial = True
 
-    dependencies = [
-        ("auth", "0012_alter_user_first_name_max_length"),
-    ]
+    dependencies = [("auth", "0012_alter_user_first_name_max_length")]
 
     operations = [
         migrations.CreateModel(
@@ -32,9 +30,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "id",
-                    models.UUIDField(
-                        default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 ("email", models.EmailField(max_length=254, unique=True)),
                 ("name", models.CharField(blank=True, max_length=100)),
@@ -53,9 +49,7 @@ class Migration(migrations.Migration):
                 ("is_staff", models.BooleanField(default=False, verbose_name="may enter the console")),
                 (
                     "is_active",
-                    models.BooleanField(
-                        default=True, help_text="An inactive user's keys stop working at once."
-                    ),
+                    models.BooleanField(default=True, help_text="An inactive user's keys stop working at once."),
                 ),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 (
@@ -81,27 +75,21 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={
-                "ordering": ("-id",),
-            },
+            options={"ordering": ("-id",)},
         ),
         migrations.CreateModel(
             name="ApiKey",
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 ("name", models.CharField(max_length=100)),
                 ("prefix", models.CharField(editable=False, max_length=12, unique=True)),
                 ("secret_hash", models.BinaryField(max_length=32)),
                 (
                     "scopes",
-                    django.contrib.postgres.fields.ArrayField(
-                        base_field=models.CharField(max_length=40), size=None
-                    ),
+                    django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=40), size=None),
                 ),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 ("expires_at", models.DateTimeField(blank=True, null=True)),
@@ -116,10 +104,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={
-                "verbose_name": "API key",
-                "ordering": ("-id",),
-            },
+            options={"verbose_name": "API key", "ordering": ("-id",)},
         ),
         migrations.CreateModel(
             name="Parameter",
@@ -136,9 +121,7 @@ class Migration(migrations.Migration):
                 "ordering": ("name",),
                 "constraints": [
                     models.CheckConstraint(
-                        condition=models.Q(
-                            ("value__gte", models.F("minimum")), ("value__lte", models.F("maximum"))
-                        ),
+                        condition=models.Q(("value__gte", models.F("minimum")), ("value__lte", models.F("maximum"))),
                         name="parameter_within_bounds",
                     )
                 ],
@@ -147,12 +130,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="ParameterChange",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("old_value", models.DecimalField(decimal_places=0, max_digits=38)),
                 ("new_value", models.DecimalField(decimal_places=0, max_digits=38)),
                 ("changed_at", models.DateTimeField(auto_now_add=True)),
@@ -165,15 +143,11 @@ class Migration(migrations.Migration):
                 (
                     "parameter",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="changes",
-                        to="accounts.parameter",
+                        on_delete=django.db.models.deletion.PROTECT, related_name="changes", to="accounts.parameter"
                     ),
                 ),
             ],
-            options={
-                "ordering": ("-changed_at",),
-            },
+            options={"ordering": ("-changed_at",)},
         ),
         migrations.AddConstraint(
             model_name="user",
@@ -184,8 +158,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="apikey",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("scopes__len__gt", 0)), name="apikey_has_scopes"
-            ),
+            constraint=models.CheckConstraint(condition=models.Q(("scopes__len__gt", 0)), name="apikey_has_scopes"),
         ),
     ]

@@ -10,5 +10,5 @@ class Migration(migrations.Migration):
             """CREATE FUNCTION parameter_value(p_name text) RETURNS bigint LANGUAGE sql STABLE AS $$
                  SELECT value::bigint FROM accounts_parameter WHERE name = p_name $$""",
             "DROP FUNCTION parameter_value(text)",
-        ),
+        )
     ]

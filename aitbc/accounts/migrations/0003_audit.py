@@ -9,10 +9,7 @@ from aitbc.core.sql import restrict, run_file
 
 
 class Migration(migrations.Migration):
-    dependencies = [
-        ("accounts", "0002_parameters"),
-        ("admin", "0003_logentry_add_action_flag_choices"),
-    ]
+    dependencies = [("accounts", "0002_parameters"), ("admin", "0003_logentry_add_action_flag_choices")]
 
     operations = [
         migrations.CreateModel(
@@ -20,18 +17,14 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "number",
-                    models.BigIntegerField(
-                        help_text="From 1, without gaps.", primary_key=True, serialize=False
-                    ),
+                    models.BigIntegerField(help_text="From 1, without gaps.", primary_key=True, serialize=False),
                 ),
                 ("at", models.DateTimeField()),
                 ("xact", models.BigIntegerField(db_index=True)),
                 (
                     "actor",
                     models.CharField(
-                        db_index=True,
-                        help_text="A user's id, `key:` and a prefix, or the platform.",
-                        max_length=60,
+                        db_index=True, help_text="A user's id, `key:` and a prefix, or the platform.", max_length=60
                     ),
                 ),
                 ("action", models.CharField(db_index=True, max_length=40)),
@@ -49,9 +42,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={
-                "ordering": ("-number",),
-            },
+            options={"ordering": ("-number",)},
         ),
         run_file(Path(__file__).resolve().parents[1] / "sql" / "audit.sql"),
         restrict("accounts_auditevent", "SELECT"),

@@ -116,11 +116,7 @@ def test_the_web_says_who_from_where_and_in_which_request(operator):
     assert response.status_code == 302, response.content
 
     [changed] = events("parameter.changed")
-    assert (changed.actor, changed.request_id, changed.address) == (
-        str(operator.pk),
-        "request-0001",
-        "192.0.2.7",
-    )
+    assert (changed.actor, changed.request_id, changed.address) == (str(operator.pk), "request-0001", "192.0.2.7")
     assert changed.after == {"value": 400}
     [by_hand] = events("admin.changed")
     assert (by_hand.subject, by_hand.actor) == ("admin:fee_bps", str(operator.pk))
@@ -158,9 +154,7 @@ def test_a_withdrawal_canceled_is_noted_and_one_that_goes_on_is_not(operator):
         )  # fmt: skip
         Withdrawal.objects.filter(pk=item.pk).update(state=state, resolved_at=timezone.now())
         noted = noted or item  # the first
-    assert [event.subject for event in events() if event.action.startswith("withdrawal")] == [
-        f"withdrawal:{noted.pk}"
-    ]
+    assert [event.subject for event in events() if event.action.startswith("withdrawal")] == [f"withdrawal:{noted.pk}"]
     [event] = events("withdrawal.canceled")
     assert (event.before["state"], event.after["state"]) == ("waiting", "canceled")
 
@@ -247,14 +241,7 @@ def test_many_at_once_make_one_chain_without_gaps(operator, in_threads):
         for value in range(5):
             Parameter.objects.filter(name=names[index]).update(value=20 + value)
 
-    names = [
-        "fee_bps",
-        "lease_seconds",
-        "suspect_seconds",
-        "dead_seconds",
-        "max_job_seconds",
-        "challenge_seconds",
-    ]
+    names = ["fee_bps", "lease_seconds", "suspect_seconds", "dead_seconds", "max_job_seconds", "challenge_seconds"]
     in_threads(change, 6)
     changed = events("parameter.changed")
     assert len(changed) >= 25
@@ -264,9 +251,7 @@ def test_many_at_once_make_one_chain_without_gaps(operator, in_threads):
 
 def test_an_event_that_cannot_be_written_undoes_the_deed(operator):
     with connections["owner"].cursor() as cursor:
-        cursor.execute(
-            "ALTER TABLE accounts_auditevent ADD CONSTRAINT none CHECK (action <> 'parameter.changed')"
-        )
+        cursor.execute("ALTER TABLE accounts_auditevent ADD CONSTRAINT none CHECK (action <> 'parameter.changed')")
         try:
             with pytest.raises(IntegrityError):
                 parameters.change(name="fee_bps", value=300, by=operator)

@@ -86,13 +86,7 @@ def test_one_address_is_one_user(create, email):
 def test_if_missing_prints_the_user_that_is_there_as_he_is(create):
     first = create("--email", "alice@example.com", "--role", "miner", "--password-stdin")
     again = create(
-        "--email",
-        "Alice@example.com",
-        "--role",
-        "operator",
-        "--if-missing",
-        "--password-stdin",
-        password="other",
+        "--email", "Alice@example.com", "--role", "operator", "--if-missing", "--password-stdin", password="other"
     )
     assert again == first
     assert User.objects.get().check_password(GOOD)

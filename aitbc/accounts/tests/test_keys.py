@@ -80,9 +80,7 @@ def test_any_other_token_is_nobody(how, alice):
 
 
 def test_a_key_ends_when_it_expires(alice):
-    key, token = keys.create_key(
-        user=alice, name="k", scopes=["miner"], expires_at=timezone.now() + timedelta(hours=1)
-    )
+    key, token = keys.create_key(user=alice, name="k", scopes=["miner"], expires_at=timezone.now() + timedelta(hours=1))
     assert keys.find_principal(token) is not None
     ApiKey.objects.filter(pk=key.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
     assert keys.find_principal(token) is None
@@ -165,9 +163,7 @@ def test_the_role_is_the_users_of_now(alice):
     assert keys.find_principal(token).role == "operator"
 
 
-@pytest.mark.parametrize(
-    "scopes", [[], ["jobs"], ["*"], ["jobs:read", "jobs:admin"], ["JOBS:READ"], [""], ["miner:*"]]
-)
+@pytest.mark.parametrize("scopes", [[], ["jobs"], ["*"], ["jobs:read", "jobs:admin"], ["JOBS:READ"], [""], ["miner:*"]])
 def test_a_key_has_known_scopes(scopes, alice):
     with pytest.raises(Invalid) as caught:
         keys.create_key(user=alice, name="k", scopes=scopes)

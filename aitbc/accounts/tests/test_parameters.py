@@ -54,9 +54,7 @@ def test_a_change_is_remembered_with_who_made_it():
     alice = User.objects.create_user("alice@example.com")
     parameters.change(name="fee_bps", value=300, by=alice)
     parameters.change(name="fee_bps", value=200, by=None)
-    history = ParameterChange.objects.order_by("id").values_list(
-        "parameter_id", "old_value", "new_value", "changed_by"
-    )
+    history = ParameterChange.objects.order_by("id").values_list("parameter_id", "old_value", "new_value", "changed_by")
     assert list(history) == [("fee_bps", 250, 300, alice.pk), ("fee_bps", 300, 200, None)]
     assert parameters.get("fee_bps") == 200
 

@@ -46,9 +46,7 @@ def problem(response, status, code):
 
 
 def new_key(client, **body):
-    return client.post(
-        KEYS, {"name": "laptop", "scopes": ["jobs:read"]} | body, content_type="application/json"
-    )
+    return client.post(KEYS, {"name": "laptop", "scopes": ["jobs:read"]} | body, content_type="application/json")
 
 
 # -- who may -----------------------------------------------------------------------------------
@@ -100,21 +98,10 @@ def test_the_user_sees_himself(session, alice):
 
 
 def test_the_user_renames_himself_and_nothing_else(session, alice):
-    change = {
-        "name": "Ali",
-        "role": "operator",
-        "email": "root@example.com",
-        "is_staff": True,
-        "id": str(uuid7()),
-    }
+    change = {"name": "Ali", "role": "operator", "email": "root@example.com", "is_staff": True, "id": str(uuid7())}
     assert read(session.patch(ME, change, content_type="application/json"), 200)["name"] == "Ali"
     alice.refresh_from_db()
-    assert (alice.name, alice.role, alice.email, alice.is_staff) == (
-        "Ali",
-        "client",
-        "alice@example.com",
-        False,
-    )
+    assert (alice.name, alice.role, alice.email, alice.is_staff) == ("Ali", "client", "alice@example.com", False)
 
 
 def test_a_name_has_its_length(session, alice):

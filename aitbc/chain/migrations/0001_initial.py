@@ -27,10 +27,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("network", models.CharField(max_length=20, primary_key=True, serialize=False)),
                 ("chain_id", models.BigIntegerField()),
-                (
-                    "epoch",
-                    models.BigIntegerField(default=0, help_text="grows with each worker that takes over"),
-                ),
+                ("epoch", models.BigIntegerField(default=0, help_text="grows with each worker that takes over")),
                 ("height", models.BigIntegerField(default=-1)),
                 (
                     "final_height",
@@ -39,35 +36,21 @@ class Migration(migrations.Migration):
                 ("final_hash", aitbc.core.fields.HashField(editable=True, max_length=32, null=True)),
                 (
                     "event_cursor",
-                    models.BigIntegerField(
-                        default=0, help_text="last FinalEvent that handlers have consumed"
-                    ),
+                    models.BigIntegerField(default=0, help_text="last FinalEvent that handlers have consumed"),
                 ),
                 (
                     "halted",
-                    models.TextField(
-                        blank=True, help_text="why credits and withdrawals stopped; empty: they run"
-                    ),
+                    models.TextField(blank=True, help_text="why credits and withdrawals stopped; empty: they run"),
                 ),
-                (
-                    "problem",
-                    models.TextField(blank=True, help_text="last transient fault, cleared by a good round"),
-                ),
+                ("problem", models.TextField(blank=True, help_text="last transient fault, cleared by a good round")),
                 ("updated_at", models.DateTimeField(auto_now=True)),
             ],
-            options={
-                "verbose_name_plural": "network statuses",
-            },
+            options={"verbose_name_plural": "network statuses"},
         ),
         migrations.CreateModel(
             name="Deployment",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("network", models.CharField(max_length=20)),
                 ("name", models.CharField(max_length=40)),
                 ("address", aitbc.core.fields.AddressField(editable=True, max_length=20)),
@@ -76,20 +59,13 @@ class Migration(migrations.Migration):
                 ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                "constraints": [
-                    models.UniqueConstraint(fields=("network", "name"), name="deployment_once_per_network")
-                ],
+                "constraints": [models.UniqueConstraint(fields=("network", "name"), name="deployment_once_per_network")]
             },
         ),
         migrations.CreateModel(
             name="FinalEvent",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("network", models.CharField(max_length=20)),
                 ("contract", models.CharField(max_length=40)),
                 ("name", models.CharField(max_length=40)),
@@ -103,9 +79,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ("-id",),
-                "indexes": [
-                    models.Index(fields=["network", "contract", "name", "id"], name="finalevent_by_name")
-                ],
+                "indexes": [models.Index(fields=["network", "contract", "name", "id"], name="finalevent_by_name")],
                 "constraints": [
                     models.UniqueConstraint(fields=("network", "tx_hash", "ordinal"), name="finalevent_once")
                 ],
@@ -116,9 +90,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 ("network", models.CharField(max_length=20)),
                 ("kind", models.CharField(max_length=40)),
@@ -162,15 +134,11 @@ class Migration(migrations.Migration):
                     )
                 ],
                 "constraints": [
-                    models.UniqueConstraint(
-                        fields=("network", "business_key"), name="intent_business_key_once"
-                    ),
+                    models.UniqueConstraint(fields=("network", "business_key"), name="intent_business_key_once"),
                     models.UniqueConstraint(fields=("network", "sender", "nonce"), name="intent_nonce_once"),
                     models.CheckConstraint(
                         condition=models.Q(
-                            ("state__in", ["requested", "failed"]),
-                            ("tx_hash__isnull", False),
-                            _connector="OR",
+                            ("state__in", ["requested", "failed"]), ("tx_hash__isnull", False), _connector="OR"
                         ),
                         name="intent_signed_has_tx",
                     ),
@@ -180,12 +148,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="SignedTransaction",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("intent_id", models.UUIDField(null=True)),
                 ("sender", aitbc.core.fields.AddressField(editable=True, max_length=20)),
                 ("nonce", models.BigIntegerField()),
@@ -199,24 +162,15 @@ class Migration(migrations.Migration):
             ],
             options={
                 "constraints": [
-                    models.UniqueConstraint(
-                        fields=("sender", "nonce", "attempt"), name="signedtransaction_nonce_once"
-                    ),
-                    models.UniqueConstraint(
-                        fields=("intent_id", "attempt"), name="signedtransaction_intent_once"
-                    ),
-                ],
+                    models.UniqueConstraint(fields=("sender", "nonce", "attempt"), name="signedtransaction_nonce_once"),
+                    models.UniqueConstraint(fields=("intent_id", "attempt"), name="signedtransaction_intent_once"),
+                ]
             },
         ),
         migrations.CreateModel(
             name="Log",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("tx_hash", aitbc.core.fields.HashField(editable=True, max_length=32)),
                 ("ordinal", models.IntegerField()),
                 ("log_index", models.IntegerField()),
@@ -231,9 +185,7 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
-                "constraints": [
-                    models.UniqueConstraint(fields=("block", "log_index"), name="log_once_per_block")
-                ],
+                "constraints": [models.UniqueConstraint(fields=("block", "log_index"), name="log_once_per_block")]
             },
         ),
     ]

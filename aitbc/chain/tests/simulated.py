@@ -96,9 +96,7 @@ class SimulatedChain:
             "transactionHash": made.hash,
             "blockHash": header["hash"],
             "blockNumber": header["number"],
-            "logs": [
-                {"address": e.address.lower(), "topics": list(e.topics), "data": e.data} for e in made.events
-            ],
+            "logs": [{"address": e.address.lower(), "topics": list(e.topics), "data": e.data} for e in made.events],
         }, bits
 
     # -- what a node answers --------------------------------------------------------------------

@@ -112,8 +112,7 @@ def test_the_chain_id_is_asked_once_and_again_after_a_fault(node):
 
 
 @pytest.mark.parametrize(
-    ("status", "body"),
-    [(500, b"{}"), (429, b"slow down"), (200, b"<html>"), (200, b"[]"), (200, b"{}"), (200, b'"x"')],
+    ("status", "body"), [(500, b"{}"), (429, b"slow down"), (200, b"<html>"), (200, b"[]"), (200, b"{}"), (200, b'"x"')]
 )
 def test_what_is_no_answer_is_unavailable(node, status, body):
     client = Client(node.url, 31337)
@@ -137,10 +136,7 @@ def test_an_incomplete_batch_is_no_answer(node):
 def test_batch_answers_are_put_in_order(node):
     client = Client(node.url, 31337)
     client.head()
-    node.reply = lambda payload: (
-        200,
-        json.dumps([FakeNode.ok(item, None) for item in payload][::-1]).encode(),
-    )
+    node.reply = lambda payload: (200, json.dumps([FakeNode.ok(item, None) for item in payload][::-1]).encode())
     assert client.headers([7, 8]) == [None, None]
     assert client.batch([]) == []
 
@@ -254,9 +250,7 @@ def test_a_batch_of_the_wrong_form_is_unavailable(node, answer):
         client.headers([1, 2])
 
 
-@pytest.mark.parametrize(
-    "answer", [{"result": None}, {"result": 5}, {"error": {"code": 1, "message": "busy"}}]
-)
+@pytest.mark.parametrize("answer", [{"result": None}, {"result": 5}, {"error": {"code": 1, "message": "busy"}}])
 def test_a_node_that_does_not_tell_its_chain_is_asked_for_nothing_else(node, answer):
     node.reply = lambda payload: (200, json.dumps({"jsonrpc": "2.0", "id": payload["id"], **answer}).encode())
     with pytest.raises(Unavailable, match=r"chain\.rpc"):

@@ -152,9 +152,7 @@ def test_a_halt_is_lifted_only_by_who_knows_what_is_gone(halted, settings):
     gone = FinalEvent.objects.get(name="Transfer", args__value="2")
     reason = halted.status().halted
     for guess in ("0", "2"):
-        with pytest.raises(
-            CommandError, match=f"1 booked events are not on the chain\n{gone.pk}: AIT.Transfer"
-        ):
+        with pytest.raises(CommandError, match=f"1 booked events are not on the chain\n{gone.pk}: AIT.Transfer"):
             call_command("chain_resync", "--gone", guess)
         assert halted.status().halted == reason
     assert halted.worker().tick() is False

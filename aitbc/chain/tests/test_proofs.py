@@ -10,13 +10,7 @@ EMPTY_TREE = "0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421
 
 
 def receipt(**changes: object) -> dict:
-    fields = {
-        "type": "0x2",
-        "status": "0x1",
-        "cumulativeGasUsed": "0x5208",
-        "logsBloom": "0x" + "00" * 256,
-        "logs": [],
-    }
+    fields = {"type": "0x2", "status": "0x1", "cumulativeGasUsed": "0x5208", "logsBloom": "0x" + "00" * 256, "logs": []}
     return fields | changes
 
 

@@ -14,8 +14,7 @@ from aitbc.chain import signing
 from aitbc.core.errors import Invalid
 
 WORK = signing.Struct(
-    "WorkStatement",
-    (("job", "bytes32"), ("miner", "address"), ("units", "uint256"), ("kind", "string")),
+    "WorkStatement", (("job", "bytes32"), ("miner", "address"), ("units", "uint256"), ("kind", "string"))
 )
 # A key that web3's documentation publishes together with its address.
 KEY = bytes.fromhex("4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318")
@@ -28,14 +27,7 @@ bytes32 = st.binary(min_size=32, max_size=32)
 addresses = st.binary(min_size=20, max_size=20).map(signing.checksum_address)
 uint256 = st.integers(0, 2**256 - 1)
 keys = st.integers(1, signing.ORDER - 1).map(lambda n: n.to_bytes(32, "big"))
-statements = st.fixed_dictionaries(
-    {
-        "job": bytes32,
-        "miner": addresses,
-        "units": uint256,
-        "kind": st.text(),
-    }
-)
+statements = st.fixed_dictionaries({"job": bytes32, "miner": addresses, "units": uint256, "kind": st.text()})
 
 
 @given(bytes32)

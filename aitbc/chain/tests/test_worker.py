@@ -76,10 +76,7 @@ def effect_of(subscribe, kind: str) -> None:
 
 
 def effects() -> list[str]:
-    return [
-        name.split("-")[0]
-        for name in Deployment.objects.filter(network="effects").values_list("name", flat=True)
-    ]
+    return [name.split("-")[0] for name in Deployment.objects.filter(network="effects").values_list("name", flat=True)]
 
 
 # -- the way of one intent -----------------------------------------------------------------------

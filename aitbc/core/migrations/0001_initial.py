@@ -27,10 +27,7 @@ class Migration(migrations.Migration):
                 ("failed_at", models.DateTimeField(auto_now_add=True, db_index=True)),
                 ("requeued_at", models.DateTimeField(blank=True, null=True)),
             ],
-            options={
-                "db_table": "core_dead_task",
-                "ordering": ("-failed_at",),
-            },
+            options={"db_table": "core_dead_task", "ordering": ("-failed_at",)},
         ),
         migrations.CreateModel(
             name="PlatformTick",
@@ -40,9 +37,7 @@ class Migration(migrations.Migration):
                 ("at", models.DateTimeField()),
                 ("resumed_at", models.DateTimeField()),
             ],
-            options={
-                "db_table": "core_platform_tick",
-            },
+            options={"db_table": "core_platform_tick"},
         ),
         migrations.CreateModel(
             name="IdempotencyKey",
@@ -50,13 +45,7 @@ class Migration(migrations.Migration):
                 (
                     "pk",
                     models.CompositePrimaryKey(
-                        "principal",
-                        "route",
-                        "key",
-                        blank=True,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
+                        "principal", "route", "key", blank=True, editable=False, primary_key=True, serialize=False
                     ),
                 ),
                 ("principal", models.UUIDField()),
@@ -107,9 +96,7 @@ class Migration(migrations.Migration):
                 "db_table": "core_outbox",
                 "indexes": [
                     models.Index(fields=["partition", "aggregate", "id"], name="outbox_order"),
-                    models.Index(
-                        condition=models.Q(("dead", False)), fields=["next_attempt_at"], name="outbox_due"
-                    ),
+                    models.Index(condition=models.Q(("dead", False)), fields=["next_attempt_at"], name="outbox_due"),
                 ],
             },
         ),

@@ -5,9 +5,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [
-        ("core", "0002_functions"),
-    ]
+    dependencies = [("core", "0002_functions")]
 
     operations = [
         migrations.AlterField(

@@ -96,9 +96,7 @@ class Seller(Person):
 
     def sign_result(self, lease: dict[str, Any], output: Any, artifact: str | None = None) -> str:
         statement = statement_of(lease, output, artifact)
-        digest = signing.digest(
-            statements.domain(settings.CHAIN_ID), statements.WORK_STATEMENT, statement.values()
-        )
+        digest = signing.digest(statements.domain(settings.CHAIN_ID), statements.WORK_STATEMENT, statement.values())
         return signing.sign(self.private_key, digest)
 
     def poll(self, **body: Any) -> list[dict[str, Any]]:

@@ -15,8 +15,7 @@ def snapshot(*without: str) -> dict[str, tuple[int, str]]:
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
         tables = [name for (name,) in cursor.fetchall() if name not in (*_IGNORED, *without)]
         parts = " UNION ALL ".join(
-            f"SELECT '{name}', count(*), coalesce(md5(string_agg(t::text, ' ' ORDER BY t::text)), '') "
-            f'FROM "{name}" t'
+            f"SELECT '{name}', count(*), coalesce(md5(string_agg(t::text, ' ' ORDER BY t::text)), '') FROM \"{name}\" t"
             for name in tables
         )
         cursor.execute(parts)

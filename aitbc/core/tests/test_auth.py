@@ -60,9 +60,7 @@ def test_a_key_without_the_scope_is_told_which(keys, scopes):
     assert (status, body["code"], body["scope"]) == (403, "auth.scope", "jobs:read")
 
 
-@pytest.mark.parametrize(
-    ("scopes", "status"), [(("jobs:read",), 200), (("miner",), 200), (("money:read",), 403)]
-)
+@pytest.mark.parametrize(("scopes", "status"), [(("jobs:read",), 200), (("miner",), 200), (("money:read",), 403)])
 def test_what_both_parties_do_takes_the_scope_of_either(keys, scopes, status):
     assert get("/v1/for-parties", f"Bearer {keys('t1', *scopes)}")[0] == status
 

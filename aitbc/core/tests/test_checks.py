@@ -5,9 +5,7 @@ from django.core import checks
 from django.test import override_settings
 
 
-@pytest.mark.parametrize(
-    ("timeout", "errors"), [(10_801, []), (10_800, ["aitbc.E001"]), (60, ["aitbc.E001"])]
-)
+@pytest.mark.parametrize(("timeout", "errors"), [(10_801, []), (10_800, ["aitbc.E001"]), (60, ["aitbc.E001"])])
 def test_the_visibility_timeout_is_longer_than_the_longest_job(timeout, errors):
     with override_settings(CELERY_VISIBILITY_TIMEOUT=timeout, MAX_JOB_SECONDS=10_800):
         assert [message.id for message in checks.run_checks(tags=["aitbc"])] == errors

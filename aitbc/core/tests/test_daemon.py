@@ -89,9 +89,7 @@ from aitbc.core import daemon
 daemon.run("test", lambda: 0, idle_seconds=60)
 """
     environment = os.environ | {"DJANGO_SETTINGS_MODULE": "aitbc.settings.test", "LOG_FORMAT": "json"}
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-    )
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     with child:
         assert '"started"' in child.stderr.readline()
         child.send_signal(signal.SIGTERM)

@@ -84,10 +84,7 @@ def test_errors_are_djangos():
 
 def test_outside_effects_are_refused_inside_a_transaction():
     db.outside_transaction()  # what the test wraps around itself is none of ours
-    with (
-        transaction.atomic(),
-        pytest.raises(transaction.TransactionManagementError, match="outside effects"),
-    ):
+    with transaction.atomic(), pytest.raises(transaction.TransactionManagementError, match="outside effects"):
         db.outside_transaction()
     db.outside_transaction()
 
@@ -111,11 +108,7 @@ def test_a_helper_that_needs_a_transaction_says_so(in_threads):
 
 def test_a_lock_is_held_by_one_and_free_afterwards():
     name = str(uuid7())
-    with (
-        db.advisory_lock(name) as first,
-        db.advisory_lock(name) as second,
-        db.advisory_lock("other" + name) as third,
-    ):
+    with db.advisory_lock(name) as first, db.advisory_lock(name) as second, db.advisory_lock("other" + name) as third:
         assert (first, second, third) == (True, False, True)
     with db.advisory_lock(name) as again:
         assert again is True

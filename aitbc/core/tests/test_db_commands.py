@@ -107,13 +107,7 @@ def clean(file):
 
 def test_encrypting_keeps_every_row_and_leaves_nothing_in_the_clear(plain, settings):
     Log.objects.create(
-        block_id=0,
-        tx_hash="0x" + "ab" * 32,
-        ordinal=1,
-        log_index=1,
-        address="0x" + "1" * 40,
-        topics=[],
-        data="",
+        block_id=0, tx_hash="0x" + "ab" * 32, ordinal=1, log_index=1, address="0x" + "1" * 40, topics=[], data=""
     )
     with connections["chain"].cursor() as cursor:
         cursor.execute("ANALYZE")  # its tables are copied as well
@@ -256,12 +250,7 @@ def test_refused_while_another_process_has_it_open_and_nothing_changes(encrypted
     code = COUNT + "input()"
     env = encrypted.environment(DB_ENCRYPTION_ENABLED="1")
     other = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=env,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        [sys.executable, "-c", code], cwd=ROOT, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         assert other.stdout.readline() == "5\n"

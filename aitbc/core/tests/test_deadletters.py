@@ -79,13 +79,7 @@ def queue():
 
 
 def buried(queue, **changes):
-    fields = {
-        "task_id": str(uuid7()),
-        "name": "core-tests.fail",
-        "queue": queue,
-        "args": [1],
-        "kwargs": {"a": 2},
-    }
+    fields = {"task_id": str(uuid7()), "name": "core-tests.fail", "queue": queue, "args": [1], "kwargs": {"a": 2}}
     return DeadTask.objects.create(**(fields | {"error": "e", "traceback": "t"} | changes))
 
 

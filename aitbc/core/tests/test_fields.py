@@ -38,8 +38,7 @@ class Row(models.Model):
 def _table(db):
     with connection.cursor() as cursor:
         cursor.execute(
-            "CREATE TEMP TABLE test_row (id bigserial, amount numeric(38, 0), address bytea, hash bytea) "
-            "ON COMMIT DROP"
+            "CREATE TEMP TABLE test_row (id bigserial, amount numeric(38, 0), address bytea, hash bytea) ON COMMIT DROP"
         )
 
 
@@ -76,13 +75,7 @@ def test_amounts_add_up_exactly():
 
 @pytest.mark.parametrize("address", EIP55)
 def test_an_address_comes_back_with_its_checksum_however_it_was_written(address):
-    for written in (
-        address,
-        address.lower(),
-        "0x" + address[2:].upper(),
-        address[2:],
-        bytes.fromhex(address[2:]),
-    ):
+    for written in (address, address.lower(), "0x" + address[2:].upper(), address[2:], bytes.fromhex(address[2:])):
         assert stored(address=written).address == address
     assert Row.objects.filter(address=address.lower()).count() == 5
     assert checksum(bytes.fromhex(address[2:])) == address
@@ -99,9 +92,7 @@ def test_nothing_stays_nothing():
     assert (row.amount, row.address, row.hash) == (None, None, None)
 
 
-@pytest.mark.parametrize(
-    "wrong", ["", "0x", HASH[:-1], HASH[:-2], HASH + "00", "0x" + "zz" * 32, "hash", EIP55[0]]
-)
+@pytest.mark.parametrize("wrong", ["", "0x", HASH[:-1], HASH[:-2], HASH + "00", "0x" + "zz" * 32, "hash", EIP55[0]])
 def test_text_that_is_no_hash_is_refused(wrong):
     with pytest.raises(ValidationError):
         Row.objects.create(hash=wrong)

@@ -16,9 +16,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _chain(monkeypatch, settings, tmp_path):
-    monkeypatch.setattr(
-        ports, "_providers", {k: v for k, v in ports._providers.items() if k != "health.chain"}
-    )
+    monkeypatch.setattr(ports, "_providers", {k: v for k, v in ports._providers.items() if k != "health.chain"})
     settings.ARTIFACTS_DIR = tmp_path / "artifacts"
 
 

@@ -209,9 +209,7 @@ def test_a_given_request_id_is_used(given):
     assert (headers["X-Request-ID"], body["request_id"]) == (given, given)
 
 
-@pytest.mark.parametrize(
-    "given", ["", "short", "a" * 65, "has space1", "läng-genug", "x\nInjected: 1", "a;b<script>"]
-)
+@pytest.mark.parametrize("given", ["", "short", "a" * 65, "has space1", "läng-genug", "x\nInjected: 1", "a;b<script>"])
 def test_a_malformed_request_id_is_replaced(given):
     _, body, headers = answer("/v1/none", HTTP_X_REQUEST_ID=given)
     assert re.fullmatch("[0-9a-f]{24}", headers["X-Request-ID"])

@@ -60,13 +60,7 @@ def test_without_a_key_each_request_is_work():
 
 @pytest.mark.parametrize(
     "other",
-    [
-        {"body": b'{"a":1}'},
-        {"body": b"{} "},
-        {"path": "/v1/things?x=1"},
-        {"path": "/v1/other"},
-        {"method": "PUT"},
-    ],
+    [{"body": b'{"a":1}'}, {"body": b"{} "}, {"path": "/v1/things?x=1"}, {"path": "/v1/other"}, {"method": "PUT"}],
 )
 def test_the_key_with_another_request_is_a_mismatch(other):
     make(request())

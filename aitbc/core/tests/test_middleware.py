@@ -42,10 +42,7 @@ def test_a_body_may_be_as_large_as_allowed_and_not_a_byte_larger(settings):
 def test_an_artifact_has_a_limit_of_its_own(settings):
     settings.MAX_BODY_BYTES, settings.MAX_ARTIFACT_BYTES = 10, 100
     assert post("/v1/artifacts/echo", b"x" * 100, "application/octet-stream").status_code == 200
-    assert refusal(post("/v1/artifacts/echo", b"x" * 101, "application/octet-stream")) == (
-        413,
-        "request.too_large",
-    )
+    assert refusal(post("/v1/artifacts/echo", b"x" * 101, "application/octet-stream")) == (413, "request.too_large")
 
 
 @pytest.mark.parametrize("length", ["-1", "many", "1e3", "99999999999999999999", "\uff11\uff12"])
@@ -66,8 +63,7 @@ def test_json_is_taken(kind):
 
 
 @pytest.mark.parametrize(
-    "kind",
-    ["text/plain", "application/x-www-form-urlencoded", "application/xjson", "multipart/form-data", ""],
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "application/xjson", "multipart/form-data", ""]
 )
 def test_anything_else_is_an_unsupported_medium(kind):
     assert refusal(post("/v1/echo", content_type=kind)) == (415, "request.media_type")
@@ -196,9 +192,7 @@ def test_threads_share_one_count(limits):
 def test_processes_share_one_count_through_redis(limits, monkeypatch):
     who = address()
     assert statuses(who, 2) == [200, 200]
-    monkeypatch.setattr(
-        ratelimit, "_local", ratelimit._Local()
-    )  # as another process starts: it knows nothing
+    monkeypatch.setattr(ratelimit, "_local", ratelimit._Local())  # as another process starts: it knows nothing
     ratelimit._script.cache_clear()
     assert statuses(who, 2) == [200, 429]
     with redis.Redis.from_url(live.REDIS_URL) as client:

@@ -79,9 +79,7 @@ def test_an_event_arrives_whole_and_its_row_goes(monkeypatch):
 
     assert relay_once() == 1
 
-    assert events == [
-        Event(record.event_id, "test.happened", "job:1", record.pk, {"n": 1, "deep": [{"x": "ü"}]})
-    ]
+    assert events == [Event(record.event_id, "test.happened", "job:1", record.pk, {"n": 1, "deep": [{"x": "ü"}]})]
     assert not OutboxEvent.objects.exists()
     assert relay_once() == 0
 

@@ -17,9 +17,7 @@ JSON = st.recursive(
 
 
 def parse(raw):
-    return OrjsonParser().parse_body(
-        RequestFactory().generic("POST", "/", raw, content_type="application/json")
-    )
+    return OrjsonParser().parse_body(RequestFactory().generic("POST", "/", raw, content_type="application/json"))
 
 
 def refusal(raw):
@@ -45,9 +43,7 @@ def _texts(value):
     return value if isinstance(value, str) else ""
 
 
-@pytest.mark.parametrize(
-    "raw", [rb'{"a":"\u0000"}', rb'{"\u0000":1}', rb'{"a":[{"b":["x\u0000y"]}]}', rb'["\u0000"]']
-)
+@pytest.mark.parametrize("raw", [rb'{"a":"\u0000"}', rb'{"\u0000":1}', rb'{"a":[{"b":["x\u0000y"]}]}', rb'["\u0000"]'])
 def test_a_null_character_is_refused_at_any_depth(raw):
     assert refusal(raw) == "request.null_character"
 
@@ -71,9 +67,7 @@ def test_many_brackets_side_by_side_are_not_deep():
     assert parse(orjson.dumps(body)) == body
 
 
-@pytest.mark.parametrize(
-    "raw", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a":NaN}', b"{'a':1}", rb'{"a":"\ud800"}']
-)
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a":NaN}', b"{'a':1}", rb'{"a":"\ud800"}'])
 def test_what_is_no_json_is_no_body(raw):
     with pytest.raises(orjson.JSONDecodeError):
         parse(raw)

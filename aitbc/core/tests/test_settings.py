@@ -27,13 +27,7 @@ GOOD = {
 REFUSED = {
     **{
         f"without {name}": ({name: None}, name)
-        for name in (
-            "DATABASE_URL",
-            "DATABASE_OWNER_URL",
-            "REDIS_URL",
-            "CHAIN_RPC_URL",
-            "SIGNER_KEYSTORE_PATH",
-        )
+        for name in ("DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "CHAIN_RPC_URL", "SIGNER_KEYSTORE_PATH")
     },
     "without a secret": ({"SECRET_KEY": None}, "SECRET_KEY"),
     "a short secret": ({"SECRET_KEY": "q8Zr-1vT_9mXw2LpK7cYb4NdFhJs6GaE3uRoQiWzBxVtCkMy5"}, "SECRET_KEY"),
@@ -150,10 +144,9 @@ except AttributeError as error:
     print(error)
 """
     found = process(["-c", code], tmp_path, {})
-    assert found.stdout.splitlines() == [
-        "aitbc.core.middleware False",
-        "module 'aitbc' has no attribute 'Nothing'",
-    ], found.stderr
+    assert found.stdout.splitlines() == ["aitbc.core.middleware False", "module 'aitbc' has no attribute 'Nothing'"], (
+        found.stderr
+    )
 
 
 # -- the reading of the environment ------------------------------------------------------------
@@ -191,9 +184,7 @@ def test_numbers_words_and_texts_are_read(monkeypatch):
 
 
 def test_a_database_url_is_taken_apart():
-    found = env.database(
-        "postgresql://us%40er:p%2Fw@db.example:6543/na%20me?sslmode=require", prepare_threshold=5
-    )
+    found = env.database("postgresql://us%40er:p%2Fw@db.example:6543/na%20me?sslmode=require", prepare_threshold=5)
     assert found == {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": "na me",

@@ -275,8 +275,7 @@ def test_generated_keys_differ_are_private_and_never_replaced(tmp_path):
 def test_the_log_is_written_ahead_and_synchronous(chain_file):
     with connections["chain"].cursor() as cursor:
         asked = [
-            cursor.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("journal_mode", "synchronous", "foreign_keys")
+            cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "foreign_keys")
         ]
     assert asked == ["wal", 2, 1]
 
@@ -318,13 +317,7 @@ def test_errors_of_the_driver_are_djangos(chain_file):
         cursor.execute("SELECT * FROM nothing")
     with pytest.raises(IntegrityError), transaction.atomic(using="chain"):
         Log.objects.create(
-            block_id=99,
-            tx_hash=HASHES[0],
-            ordinal=0,
-            log_index=0,
-            address="0x" + "1" * 40,
-            topics=[],
-            data="",
+            block_id=99, tx_hash=HASHES[0], ordinal=0, log_index=0, address="0x" + "1" * 40, topics=[], data=""
         )
     assert Log.objects.count() == 0
 
@@ -337,9 +330,7 @@ def test_placeholders_of_both_kinds_and_percent_signs(chain_file):
         cursor.executemany("INSERT INTO t VALUES (%s, %s)", [])
         assert cursor.execute("SELECT b FROM t WHERE a = %s", [1]).fetchall() == [("1%",)]
         assert cursor.execute("SELECT b FROM t WHERE a = %(x)s", {"x": 9}).fetchall() == [("nine",)]
-        assert cursor.execute("SELECT count(*) FROM t WHERE b LIKE '%%\\%%' ESCAPE '\\'", []).fetchall() == [
-            (3,)
-        ]
+        assert cursor.execute("SELECT count(*) FROM t WHERE b LIKE '%%\\%%' ESCAPE '\\'", []).fetchall() == [(3,)]
         assert cursor.execute("SELECT '100%'").fetchall() == [("100%",)]
 
 
@@ -348,10 +339,7 @@ def test_functions_of_django_run_inside_the_database(chain_file):
     made = SignedTransaction.objects.filter(nonce=4)
     made.update(created_at=datetime.datetime(2026, 2, 28, 23, 59, tzinfo=datetime.UTC))
     found = made.annotate(
-        day=TruncDay("created_at"),
-        month=TruncMonth("created_at"),
-        root=Sqrt("nonce"),
-        digest=MD5(models.Value("a")),
+        day=TruncDay("created_at"), month=TruncMonth("created_at"), root=Sqrt("nonce"), digest=MD5(models.Value("a"))
     ).get()
     assert found.day == datetime.datetime(2026, 2, 28, tzinfo=datetime.UTC)
     assert found.month == datetime.datetime(2026, 2, 1, tzinfo=datetime.UTC)

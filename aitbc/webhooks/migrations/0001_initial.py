@@ -14,10 +14,7 @@ from aitbc.core.sql import run_file
 class Migration(migrations.Migration):
     initial = True
 
-    dependencies = [
-        ("core", "0001_initial"),
-        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-    ]
+    dependencies = [("core", "0001_initial"), migrations.swappable_dependency(settings.AUTH_USER_MODEL)]
 
     operations = [
         migrations.CreateModel(
@@ -25,9 +22,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 ("url", models.CharField(max_length=500)),
                 (
@@ -47,14 +42,8 @@ class Migration(migrations.Migration):
                     "previous_until",
                     models.DateTimeField(help_text="Until then the previous secret signs too.", null=True),
                 ),
-                (
-                    "failing_since",
-                    models.DateTimeField(help_text="No attempt has succeeded since.", null=True),
-                ),
-                (
-                    "paused_until",
-                    models.DateTimeField(help_text="The receiver asked for fewer requests.", null=True),
-                ),
+                ("failing_since", models.DateTimeField(help_text="No attempt has succeeded since.", null=True)),
+                ("paused_until", models.DateTimeField(help_text="The receiver asked for fewer requests.", null=True)),
                 ("created_at", models.DateTimeField()),
                 (
                     "owner",
@@ -65,19 +54,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={
-                "ordering": ("-id",),
-            },
+            options={"ordering": ("-id",)},
         ),
         migrations.CreateModel(
             name="Delivery",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("event_id", models.UUIDField()),
                 ("event", models.CharField(max_length=100)),
                 ("body", models.TextField()),
@@ -96,10 +78,7 @@ class Migration(migrations.Migration):
                 ("due_at", models.DateTimeField()),
                 ("created_at", models.DateTimeField()),
                 ("attempted_at", models.DateTimeField(null=True)),
-                (
-                    "status",
-                    models.PositiveSmallIntegerField(help_text="HTTP status of the last answer.", null=True),
-                ),
+                ("status", models.PositiveSmallIntegerField(help_text="HTTP status of the last answer.", null=True)),
                 ("error", models.CharField(max_length=200)),
                 (
                     "endpoint",
@@ -116,9 +95,7 @@ class Migration(migrations.Migration):
                 "ordering": ("-event_id",),
                 "indexes": [
                     models.Index(
-                        condition=models.Q(("state", "pending")),
-                        fields=["endpoint", "due_at"],
-                        name="delivery_due",
+                        condition=models.Q(("state", "pending")), fields=["endpoint", "due_at"], name="delivery_due"
                     ),
                     models.Index(fields=["endpoint", "event_id"], name="delivery_of_endpoint"),
                 ],

@@ -104,9 +104,7 @@ def partition(aggregate):
 
 def test_a_batch_that_fails_is_delivered_one_by_one_and_halts_its_bad_aggregate_only(alice, hook):
     """A payload that cannot be told, which no trigger of ours writes."""
-    first, bad, third = [n for n in (f"job:{i}" for i in range(2000)) if partition(n) == partition("job:0")][
-        :3
-    ]
+    first, bad, third = [n for n in (f"job:{i}" for i in range(2000)) if partition(n) == partition("job:0")][:3]
     announce(alice, "job.completed", aggregate=first)
     with transaction.atomic():
         outbox.announce("job.failed", bad, {"owners": ["nobody"], "data": {}})

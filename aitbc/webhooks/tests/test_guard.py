@@ -53,9 +53,7 @@ def test_networks_of_development_are_open_and_no_others(settings):
     settings.WEBHOOK_NETWORKS = ["127.0.0.0/8", "::1/128"]
     assert is_permitted("127.0.0.1", 8080)
     assert is_permitted("::1", 80)
-    assert [
-        address for address in INSIDE if not address.startswith("127.") and is_permitted(address, 443)
-    ] == ["::1"]
+    assert [address for address in INSIDE if not address.startswith("127.") and is_permitted(address, 443)] == ["::1"]
 
 
 @pytest.mark.parametrize(
@@ -125,14 +123,7 @@ class Names(AbstractResolver):
         addresses = self.answers[min(self.asked, len(self.answers) - 1)]
         self.asked += 1
         return [
-            {
-                "hostname": host,
-                "host": address,
-                "port": self.port,
-                "family": socket.AF_INET,
-                "proto": 6,
-                "flags": 0,
-            }
+            {"hostname": host, "host": address, "port": self.port, "family": socket.AF_INET, "proto": 6, "flags": 0}
             for address in addresses
         ]
 
@@ -175,9 +166,7 @@ def test_of_several_addresses_only_those_outside_are_tried(alice, settings):
         assert (len(public.requests), inside.requests) == (1, [])
 
 
-@pytest.mark.parametrize(
-    "host", ["127.0.0.1", "0x7f.1", "2130706433", "localhost", "[::ffff:127.0.0.1]", "127.1"]
-)
+@pytest.mark.parametrize("host", ["127.0.0.1", "0x7f.1", "2130706433", "localhost", "[::ffff:127.0.0.1]", "127.1"])
 def test_spellings_of_the_inside_reach_nothing_even_past_the_form(alice, settings, host):
     """Straight into the table, and resolved by the machine's own resolver."""
     settings.WEBHOOK_NETWORKS = []

@@ -256,9 +256,7 @@ def test_two_senders_never_hold_the_same_delivery(alice, hook, people, in_thread
     from aitbc.core import db
 
     tell(alice, n=200)
-    claimed = in_threads(
-        lambda _: [r[0] for r in db.rows("SELECT * FROM webhooks_claim(100, 100, '{}', '{}')")], 6
-    )
+    claimed = in_threads(lambda _: [r[0] for r in db.rows("SELECT * FROM webhooks_claim(100, 100, '{}', '{}')")], 6)
     everything = [pk for part in claimed for pk in part]
     assert len(everything) == len(set(everything)) >= 100
 

@@ -18,13 +18,7 @@ from apps.trading.admin import amounts
 from apps.trading.admin.amounts import amount
 from apps.trading.models import Payment
 
-STATES = {
-    "queued": "info",
-    "leased": "warning",
-    "running": "warning",
-    "completed": "success",
-    "failed": "danger",
-}
+STATES = {"queued": "info", "leased": "warning", "running": "warning", "completed": "success", "failed": "danger"}
 CANCEL = Operation(
     name="cancel",
     label="Cancel",
@@ -100,9 +94,7 @@ class JobAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         jobs: QuerySet[Job] = super().get_queryset(request)
         paid = Payment.objects.filter(job=OuterRef("pk"))
-        return jobs.annotate(
-            released=Subquery(paid.values("released")[:1]), fee=Subquery(paid.values("fee")[:1])
-        )
+        return jobs.annotate(released=Subquery(paid.values("released")[:1]), fee=Subquery(paid.values("fee")[:1]))
 
     def get_inlines(self, request: HttpRequest, obj: Job | None = None) -> tuple[Any, ...]:
         """Without an empty list of failed attempts on the page of a job that went well at once."""

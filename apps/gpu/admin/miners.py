@@ -12,13 +12,7 @@ from apps.gpu.models import Challenge, Device, Heartbeat, Job, Miner, Nonce
 from apps.gpu.services import moderation
 from apps.trading.admin.amounts import amount
 
-STATES = {
-    "online": "success",
-    "suspect": "warning",
-    "draining": "info",
-    "dead": "danger",
-    "suspended": "danger",
-}
+STATES = {"online": "success", "suspect": "warning", "draining": "info", "dead": "danger", "suspended": "danger"}
 CHALLENGES = {"passed": "success", "failed": "danger", "issued": "info", "committed": "warning"}
 OPERATIONS = (
     Operation(
@@ -55,9 +49,7 @@ OPERATIONS = (
 
 
 def _measured(device: Device) -> str:
-    return show.verdict(
-        device.verified, show.number(device.tflops, "TFLOPS", 3) if device.verified else "not verified"
-    )
+    return show.verdict(device.verified, show.number(device.tflops, "TFLOPS", 3) if device.verified else "not verified")
 
 
 def _telemetry(device: Device) -> str:
@@ -129,9 +121,7 @@ class MinerAdmin(ReadOnlyAdmin):
     @once
     def holds(self, miner: Miner) -> str:
         held = Job.objects.filter(miner=miner, state__in=("leased", "running")).order_by("leased_at")[:20]
-        lines = [
-            (show.link("gpu_job", job.pk), job.kind, job.state, show.moment(job.leased_at)) for job in held
-        ]
+        lines = [(show.link("gpu_job", job.pk), job.kind, job.state, show.moment(job.leased_at)) for job in held]
         return show.table(("Job", "Kind", "State", "Leased"), lines, empty="Nothing.")
 
 

@@ -27,9 +27,7 @@ def verify(receipt: Receipt) -> tuple[verification.Verdict | None, SafeString]:
     """The verdict on the stored document now, and the same in words; None: it could not be reached."""
     try:
         verdict = verification.verify(
-            selectors.with_anchor(receipt),
-            platform_addresses=receipts.network_addresses(),
-            chain_id=settings.CHAIN_ID,
+            selectors.with_anchor(receipt), platform_addresses=receipts.network_addresses(), chain_id=settings.CHAIN_ID
         )
     except DomainError as error:
         return None, show.verdict(None, f"not verified: {error.message}")
@@ -71,10 +69,7 @@ class ReceiptAdmin(ReadOnlyAdmin):
         verdict, words = verify(receipt)
         if verdict is None:
             return words
-        lines = [
-            (show.verdict(result, _OUTCOMES[result]), _CHECKS[name])
-            for name, result in verdict.checks.items()
-        ]
+        lines = [(show.verdict(result, _OUTCOMES[result]), _CHECKS[name]) for name, result in verdict.checks.items()]
         return mark_safe(words + show.table(("Check", "Of"), lines))  # both are escaped
 
     @display(description="Anchored in")

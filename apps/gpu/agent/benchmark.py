@@ -21,10 +21,7 @@ def measure(device: str, *, seconds: float) -> dict[str, float]:
     multiplier = Multiplier(_SEED, n, device=device)
     products = _rate(lambda: multiplier.product(0, rounds), seconds)
     copies = _rate(_copier(device, size), seconds)
-    return {
-        "tflops": round(products * 2 * n**3 * rounds / 1e12, 4),
-        "memory_gbps": round(copies * 2 * size / 1e9, 2),
-    }
+    return {"tflops": round(products * 2 * n**3 * rounds / 1e12, 4), "memory_gbps": round(copies * 2 * size / 1e9, 2)}
 
 
 def _rate(work: Callable[[], Any], seconds: float) -> float:

@@ -72,10 +72,7 @@ TASKS: Final[dict[str, Callable[[Any, Context], Answer]]] = {
     "probe": _probe,
     "benchmark": lambda asked, context: (measure(context.device, seconds=asked["seconds"]), {}),
     "challenge.commit": lambda spec, context: (commit(Spec.from_json(spec), context), {}),
-    "challenge.open": lambda asked, context: (
-        open_rows(Spec.from_json(asked["spec"]), asked["places"], context),
-        {},
-    ),
+    "challenge.open": lambda asked, context: (open_rows(Spec.from_json(asked["spec"]), asked["places"], context), {}),
 }
 
 

@@ -85,11 +85,7 @@ class Heart:
         telemetry = [{"device_id": self._device_ids[s.device.uuid], **s.sample()} for s in self._samplers]
         running = sorted(self._running())
         values = statements.heartbeat_values(
-            miner=self._miner,
-            sequence=self._sequence + 1,
-            previous=self._head,
-            telemetry=telemetry,
-            running=running,
+            miner=self._miner, sequence=self._sequence + 1, previous=self._head, telemetry=telemetry, running=running
         )
         beat: JSON = {
             "telemetry": telemetry,

@@ -181,9 +181,7 @@ class Sandbox:
     def _warm(self) -> Zygote:
         with self._starting:
             if self._zygote is None:
-                modules = {
-                    m for r in runtimes.runtimes().values() if not r.available("cpu") for m in r.preload
-                }
+                modules = {m for r in runtimes.runtimes().values() if not r.available("cpu") for m in r.preload}
                 self._zygote = Zygote(modules=sorted(modules), environment=self._environment)
             return self._zygote
 
@@ -193,9 +191,7 @@ class Sandbox:
                 self._zygote.close()
                 self._zygote = None
 
-    def _outcome(
-        self, workspace: Workspace, limits: Limits, code: int, peak: int, milliseconds: int
-    ) -> Outcome:
+    def _outcome(self, workspace: Workspace, limits: Limits, code: int, peak: int, milliseconds: int) -> Outcome:
         content = workspace.read(child.RESULT, limits.output_bytes + MIB)
         if content is None:
             _log_tail(workspace)

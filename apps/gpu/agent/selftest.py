@@ -39,9 +39,7 @@ def _onnx_is_right(output: Any) -> bool:
 # The product of seed 1, as every machine computes it.
 _ROOT: Final = "0x7cbac57efbd6d1d5bb71890622be4bbb9b0bddd93e335045add6273a46a973ce"
 SAMPLES: Final = {
-    "bench.matmul": Sample(
-        lambda: ({"n": 256, "seed": 1, "dtype": "float32"}, []), lambda o: o["root"] == _ROOT
-    ),
+    "bench.matmul": Sample(lambda: ({"n": 256, "seed": 1, "dtype": "float32"}, []), lambda o: o["root"] == _ROOT),
     "onnx.infer": Sample(_onnx, _onnx_is_right),
     "vision.ocr": Sample(
         lambda: ({"image": base64.b64encode(demo.picture("self-test 2718")).decode()}, []),

@@ -18,9 +18,7 @@ class Sampler:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._read: Callable[[Device], Sample] = {"cuda": _nvidia, "rocm": _amd, "cpu": self._cpu}[
-            device.kind
-        ]
+        self._read: Callable[[Device], Sample] = {"cuda": _nvidia, "rocm": _amd, "cpu": self._cpu}[device.kind]
         self._times = psutil.cpu_times(percpu=True)
         self._energy = _energy()
 

@@ -130,11 +130,7 @@ class Worker:
         """The report of a result, with the miner's signature over the work statement."""
         job, salt = lease.job, statements.hex32(lease.job["salt"])
         content = statements.canonical(outcome.output)
-        body: JSON = {
-            "lease_token": lease.token,
-            "metrics": outcome.metrics,
-            "claimed_ms": outcome.milliseconds,
-        }
+        body: JSON = {"lease_token": lease.token, "metrics": outcome.metrics, "claimed_ms": outcome.milliseconds}
         if len(content) > INLINE_BYTES:
             body["output_artifact"] = self.transport.put_artifact(content)
             committed = statements.artifact_commitment(salt=salt, sha256=body["output_artifact"])

@@ -39,9 +39,7 @@ def put_artifact(request: HttpRequest, sha256: str) -> Status[dict[str, object]]
     length = request.META.get("CONTENT_LENGTH") or ""
     if not length.isdecimal():
         raise Invalid("artifact.length", "send a Content-Length")
-    stored = artifacts.store(
-        user=caller(request).user_id, sha256=sha256, read=request.read, length=int(length)
-    )
+    stored = artifacts.store(user=caller(request).user_id, sha256=sha256, read=request.read, length=int(length))
     return Status(201, {"sha256": sha256, "size": stored.size})
 
 

@@ -14,17 +14,7 @@ from aitbc.core.errors import DomainError
 from aitbc.core.http import from_validation, problem
 from aitbc.core.idempotency import json_response
 from aitbc.core.schema import cursor_parameter, errors
-from apps.gpu.api.schemas import (
-    BatchIn,
-    BatchOut,
-    JobIn,
-    JobList,
-    JobOut,
-    ReceiptOut,
-    ResultList,
-    ResultOut,
-    State,
-)
+from apps.gpu.api.schemas import BatchIn, BatchOut, JobIn, JobList, JobOut, ReceiptOut, ResultList, ResultOut, State
 from apps.gpu.selectors import jobs as selectors
 from apps.gpu.services import cancellation, submission
 from apps.gpu.services.submission import Order
@@ -33,17 +23,13 @@ router = Router(tags=["jobs"])
 read, write = ApiKey("jobs:read"), ApiKey("jobs:write")
 
 
-@router.post(
-    "/jobs", auth=write, response={200: JobOut, 201: JobOut} | errors(403, 404, 409), summary="Submit a job"
-)
+@router.post("/jobs", auth=write, response={200: JobOut, 201: JobOut} | errors(403, 404, 409), summary="Submit a job")
 def submit_job(request: HttpRequest, body: JobIn) -> HttpResponse:
     """Holds `max_price` in escrow and queues the job, both or neither. A repeat of a job's `id` with the
     same content answers 200 with that job."""
     key = idempotency.read_key(request)
     digest = idempotency.digest(request) if key is not None else None
-    state, document = submission.submit(
-        client=caller(request).user_id, order=order_of(body), key=key, digest=digest
-    )
+    state, document = submission.submit(client=caller(request).user_id, order=order_of(body), key=key, digest=digest)
     idempotency.refuse(state)
     if state == "replay":
         return idempotency.replayed(document, 201)
@@ -51,18 +37,13 @@ def submit_job(request: HttpRequest, body: JobIn) -> HttpResponse:
 
 
 @router.post(
-    "/jobs/batch",
-    auth=write,
-    response={207: BatchOut} | errors(403, 404, 409),
-    summary="Submit up to 100 jobs",
+    "/jobs/batch", auth=write, response={207: BatchOut} | errors(403, 404, 409), summary="Submit up to 100 jobs"
 )
 def submit_batch(request: HttpRequest, body: BatchIn) -> HttpResponse:
     """One transaction; each item has its own status, and needs its own client-made `id`."""
     orders = [_read_order(item) for item in body.jobs]
     answers = submission.submit_batch(client=caller(request).user_id, orders=orders)
-    return json_response(
-        orjson.dumps({"items": [_batch_item(request, a) for a in answers]}, default=str), 207
-    )
+    return json_response(orjson.dumps({"items": [_batch_item(request, a) for a in answers]}, default=str), 207)
 
 
 @router.get("/jobs", auth=read, response={200: JobList} | errors(403), summary="Your jobs, newest first")
@@ -87,18 +68,12 @@ def list_jobs(
     return json_response(page)
 
 
-@router.get(
-    "/jobs/results", auth=read, response={207: ResultList} | errors(403), summary="Results of up to 100 jobs"
-)
-def read_results(
-    request: HttpRequest, id: list[UUID] = Query(..., min_length=1, max_length=100)
-) -> HttpResponse:
+@router.get("/jobs/results", auth=read, response={207: ResultList} | errors(403), summary="Results of up to 100 jobs")
+def read_results(request: HttpRequest, id: list[UUID] = Query(..., min_length=1, max_length=100)) -> HttpResponse:
     """Output and receipt of each job, or why there is none yet."""
     found = selectors.results(client=caller(request).user_id, jobs=id)
     items = [
-        {"status": a.status, "problem": problem(request, a)}
-        if isinstance(a, DomainError)
-        else {"status": 200, **a}
+        {"status": a.status, "problem": problem(request, a)} if isinstance(a, DomainError) else {"status": 200, **a}
         for a in found
     ]
     return json_response(orjson.dumps({"items": items}, default=str), 207)
@@ -110,10 +85,7 @@ def get_job(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 
 @router.post(
-    "/jobs/{uuid:job_id}/cancel",
-    auth=write,
-    response={200: JobOut} | errors(403, 404, 409),
-    summary="Cancel a job",
+    "/jobs/{uuid:job_id}/cancel", auth=write, response={200: JobOut} | errors(403, 404, 409), summary="Cancel a job"
 )
 def cancel_job(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Refunds what was not metered yet."""
@@ -132,10 +104,7 @@ def get_result(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 
 @router.get(
-    "/jobs/{uuid:job_id}/receipt",
-    auth=read,
-    response={200: ReceiptOut} | errors(403, 404),
-    summary="A job's receipt",
+    "/jobs/{uuid:job_id}/receipt", auth=read, response={200: ReceiptOut} | errors(403, 404), summary="A job's receipt"
 )
 def get_receipt(request: HttpRequest, job_id: UUID) -> HttpResponse:
     document = selectors.receipt_document(user=caller(request).user_id, job=job_id)
@@ -168,9 +137,7 @@ def _read_order(item: dict[str, Any]) -> Order | DomainError:
     except ValidationError as error:
         return from_validation([dict(e) for e in error.errors()])
     if body.id is None:
-        return from_validation(
-            [{"loc": ["body", "id"], "msg": "a batch item needs a client-made UUID version 7"}]
-        )
+        return from_validation([{"loc": ["body", "id"], "msg": "a batch item needs a client-made UUID version 7"}])
     return order_of(body)
 
 

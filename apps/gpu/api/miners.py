@@ -55,17 +55,11 @@ router = Router(tags=["miners"], auth=ApiKey("miner"))
 def make_nonce(request: HttpRequest) -> dict[str, Any]:
     """Single-use, for this key, ten minutes. Sign EIP-712 `MinerRegistration{prefix, nonce, address}`."""
     me = caller(request)
-    return {
-        "nonce": miners.make_nonce(key=me.key_id),
-        "prefix": me.prefix,
-        "chain_id": settings.CHAIN_ID,
-    }
+    return {"nonce": miners.make_nonce(key=me.key_id), "prefix": me.prefix, "chain_id": settings.CHAIN_ID}
 
 
 @router.post(
-    "/register",
-    response={200: RegisterOut, 201: RegisterOut} | errors(403, 409),
-    summary="Register this machine",
+    "/register", response={200: RegisterOut, 201: RegisterOut} | errors(403, 409), summary="Register this machine"
 )
 def register(request: HttpRequest, body: RegisterIn) -> Status[dict[str, Any]]:
     """The miner's identity is its API key; a repeat brings it up to date and keeps its leases."""
@@ -113,10 +107,7 @@ def poll(request: HttpRequest, body: PollIn) -> HttpResponse:
     """Up to `max_jobs` of the best ranked jobs that fit, within the declared slots. When all waiting
     places of this process are taken it answers at once, with `Retry-After`."""
     document, waited = leases.poll(
-        key=caller(request).key_id,
-        most=body.max_jobs,
-        kinds=body.kinds or None,
-        wait_seconds=body.wait_seconds,
+        key=caller(request).key_id, most=body.max_jobs, kinds=body.kinds or None, wait_seconds=body.wait_seconds
     )
     response = json_response(f'{{"jobs":{document}}}')
     if not waited:
@@ -125,18 +116,14 @@ def poll(request: HttpRequest, body: PollIn) -> HttpResponse:
 
 
 @router.post(
-    "/challenges/{uuid:challenge_id}/commit",
-    response={200: CommitOut} | errors(403, 404, 409),
-    summary="Commit",
+    "/challenges/{uuid:challenge_id}/commit", response={200: CommitOut} | errors(403, 404, 409), summary="Commit"
 )
 def commit_challenge(request: HttpRequest, challenge_id: UUID, body: CommitIn) -> dict[str, Any]:
     """Merkle roots of the rows of every step; only then the rows to open are drawn."""
     return challenges.commit(key=caller(request).key_id, challenge=challenge_id, roots=body.roots)
 
 
-@router.post(
-    "/challenges/{uuid:challenge_id}/open", response={200: OpenOut} | errors(403, 404, 409), summary="Open"
-)
+@router.post("/challenges/{uuid:challenge_id}/open", response={200: OpenOut} | errors(403, 404, 409), summary="Open")
 def open_challenge(request: HttpRequest, challenge_id: UUID, body: OpenIn) -> dict[str, Any]:
     """The asked rows with their proofs; the platform recomputes exactly those."""
     return challenges.open_rows(key=caller(request).key_id, challenge=challenge_id, rows=body.rows)
@@ -148,9 +135,7 @@ def get_me(request: HttpRequest) -> dict[str, Any]:
 
 
 @router.put(
-    "/me/capabilities",
-    response={200: MinerOut} | errors(403, 404),
-    summary="Change kinds, models, price, slots",
+    "/me/capabilities", response={200: MinerOut} | errors(403, 404), summary="Change kinds, models, price, slots"
 )
 def put_capabilities(request: HttpRequest, body: CapabilitiesIn) -> dict[str, Any]:
     miner = miners.update_capabilities(
@@ -180,18 +165,12 @@ def my_jobs(
     cursor: str | None = cursor_parameter(),
     limit: int = Query(50, ge=1, le=200),
 ) -> HttpResponse:
-    return json_response(
-        selectors.page_of_jobs(key=caller(request).key_id, state=state, cursor=cursor, limit=limit)
-    )
+    return json_response(selectors.page_of_jobs(key=caller(request).key_id, state=state, cursor=cursor, limit=limit))
 
 
-@router.get(
-    "/me/earnings", response={200: EarningsOut} | errors(403, 404), summary="What this miner's owner earned"
-)
+@router.get("/me/earnings", response={200: EarningsOut} | errors(403, 404), summary="What this miner's owner earned")
 def my_earnings(
-    request: HttpRequest,
-    from_: AwareDatetime | None = Query(None, alias="from"),
-    to: AwareDatetime | None = None,
+    request: HttpRequest, from_: AwareDatetime | None = Query(None, alias="from"), to: AwareDatetime | None = None
 ) -> dict[str, Any]:
     return selectors.earnings(key=caller(request).key_id, start=from_, end=to)
 
@@ -204,47 +183,35 @@ def report_results(request: HttpRequest, body: ResultsIn) -> HttpResponse:
     answers = iter(reports.finish_batch(key=caller(request).key_id, reports=fresh) if fresh else [])
     outcomes = [report if isinstance(report, DomainError) else next(answers) for report in parsed]
     items = [
-        {"status": o.status, "problem": problem(request, o)}
-        if isinstance(o, DomainError)
-        else {"status": 200, **o}
+        {"status": o.status, "problem": problem(request, o)} if isinstance(o, DomainError) else {"status": 200, **o}
         for o in outcomes
     ]
     return json_response(orjson.dumps({"items": items}, default=str), 207)
 
 
-@router.post(
-    "/{uuid:job_id}/start", response={200: JobOut} | errors(403, 404, 409), summary="Metering begins"
-)
+@router.post("/{uuid:job_id}/start", response={200: JobOut} | errors(403, 404, 409), summary="Metering begins")
 def start(request: HttpRequest, job_id: UUID, body: TokenIn) -> HttpResponse:
     return json_response(reports.start(key=caller(request).key_id, job=job_id, token=body.lease_token))
 
 
-@router.post(
-    "/{uuid:job_id}/progress", response={200: JobOut} | errors(403, 404, 409), summary="Tell how far it is"
-)
+@router.post("/{uuid:job_id}/progress", response={200: JobOut} | errors(403, 404, 409), summary="Tell how far it is")
 def report_progress(request: HttpRequest, job_id: UUID, body: ProgressIn) -> HttpResponse:
     """`logs` are lines that the job wrote; its client reads them at `/v1/jobs/{id}/logs`."""
     seen = body.dict(include={"percent", "message"}, exclude_none=True)
-    report = partial(
-        reports.progress, key=caller(request).key_id, job=job_id, token=body.lease_token, report=seen
-    )
+    report = partial(reports.progress, key=caller(request).key_id, job=job_id, token=body.lease_token, report=seen)
     if not body.logs:
         return json_response(report())
     return json_response(logs.beside(report, job=job_id, lines=body.logs, first=body.logs_from))
 
 
-@router.post(
-    "/{uuid:job_id}/result", response={200: AcceptedOut} | errors(403, 404, 409), summary="Deliver a result"
-)
+@router.post("/{uuid:job_id}/result", response={200: AcceptedOut} | errors(403, 404, 409), summary="Deliver a result")
 def report_result(request: HttpRequest, job_id: UUID, body: ResultIn) -> HttpResponse:
     """Only the lease holder; a repeat of an accepted result returns the same answer and pays once."""
     answer = reports.finish(key=caller(request).key_id, report=_report(job_id, body))
     return json_response(orjson.dumps(answer | {"receipt": answer["receipt"] | {"anchor": None}}))
 
 
-@router.post(
-    "/{uuid:job_id}/fail", response={200: JobOut} | errors(403, 404, 409), summary="Give an attempt up"
-)
+@router.post("/{uuid:job_id}/fail", response={200: JobOut} | errors(403, 404, 409), summary="Give an attempt up")
 def report_failure(request: HttpRequest, job_id: UUID, body: FailIn) -> HttpResponse:
     return json_response(
         reports.fail(

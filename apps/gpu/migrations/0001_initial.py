@@ -13,10 +13,7 @@ import aitbc.core.ids
 class Migration(migrations.Migration):
     initial = True
 
-    dependencies = [
-        ("accounts", "0001_initial"),
-        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-    ]
+    dependencies = [("accounts", "0001_initial"), migrations.swappable_dependency(settings.AUTH_USER_MODEL)]
 
     operations = [
         migrations.CreateModel(
@@ -24,9 +21,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "sha256",
-                    aitbc.core.fields.HashField(
-                        editable=True, max_length=32, primary_key=True, serialize=False
-                    ),
+                    aitbc.core.fields.HashField(editable=True, max_length=32, primary_key=True, serialize=False),
                 ),
                 ("size", models.BigIntegerField()),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
@@ -72,26 +67,19 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "salt",
-                    models.BinaryField(
-                        help_text="Of the commitments; for the job's parties only.", max_length=32
-                    ),
+                    models.BinaryField(help_text="Of the commitments; for the job's parties only.", max_length=32),
                 ),
                 ("offer_id", models.UUIDField(null=True)),
                 (
                     "max_price",
                     aitbc.core.fields.AmountField(
-                        decimal_places=0,
-                        help_text="Held in escrow; the bill never exceeds it.",
-                        max_digits=38,
+                        decimal_places=0, help_text="Held in escrow; the bill never exceeds it.", max_digits=38
                     ),
                 ),
                 (
                     "listed_price",
                     aitbc.core.fields.AmountField(
-                        decimal_places=0,
-                        help_text="Price of the named offer at submission.",
-                        max_digits=38,
-                        null=True,
+                        decimal_places=0, help_text="Price of the named offer at submission.", max_digits=38, null=True
                     ),
                 ),
                 ("created_at", models.DateTimeField()),
@@ -109,9 +97,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "max_ms",
-                    models.BigIntegerField(
-                        help_text="What the escrow can pay for; enforced as a kill.", null=True
-                    ),
+                    models.BigIntegerField(help_text="What the escrow can pay for; enforced as a kill.", null=True),
                 ),
                 ("leased_at", models.DateTimeField(null=True)),
                 ("started_at", models.DateTimeField(null=True)),
@@ -132,9 +118,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={
-                "ordering": ("-id",),
-            },
+            options={"ordering": ("-id",)},
         ),
         migrations.CreateModel(
             name="JobClass",
@@ -160,17 +144,9 @@ class Migration(migrations.Migration):
                         base_field=models.CharField(max_length=100), default=list, size=None
                     ),
                 ),
-                (
-                    "miner",
-                    models.UUIDField(
-                        help_text="Only this miner: the job names one of its offers.", null=True
-                    ),
-                ),
+                ("miner", models.UUIDField(help_text="Only this miner: the job names one of its offers.", null=True)),
             ],
-            options={
-                "verbose_name_plural": "job classes",
-                "db_table": "gpu_job_class",
-            },
+            options={"verbose_name_plural": "job classes", "db_table": "gpu_job_class"},
         ),
         migrations.CreateModel(
             name="Waiter",
@@ -198,14 +174,10 @@ class Migration(migrations.Migration):
                 ("metrics", models.JSONField(default=dict)),
                 (
                     "digest",
-                    models.BinaryField(
-                        help_text="SHA-256 of the accepted report, for its repeats.", max_length=32
-                    ),
+                    models.BinaryField(help_text="SHA-256 of the accepted report, for its repeats.", max_length=32),
                 ),
             ],
-            options={
-                "db_table": "gpu_job_result",
-            },
+            options={"db_table": "gpu_job_result"},
         ),
         migrations.CreateModel(
             name="Receipt",
@@ -230,18 +202,13 @@ class Migration(migrations.Migration):
                 ),
                 ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ],
-            options={
-                "ordering": ("-created_at",),
-            },
+            options={"ordering": ("-created_at",)},
         ),
         migrations.AddField(
             model_name="job",
             name="job_class",
             field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.PROTECT,
-                to="gpu.jobclass",
+                db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, to="gpu.jobclass"
             ),
         ),
         migrations.CreateModel(
@@ -249,9 +216,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 ("name", models.CharField(max_length=100)),
                 ("region", models.CharField(max_length=40)),
@@ -276,9 +241,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "kinds",
-                    django.contrib.postgres.fields.ArrayField(
-                        base_field=models.CharField(max_length=40), size=None
-                    ),
+                    django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=40), size=None),
                 ),
                 (
                     "model_names",
@@ -289,9 +252,7 @@ class Migration(migrations.Migration):
                 (
                     "price",
                     aitbc.core.fields.AmountField(
-                        decimal_places=0,
-                        help_text="Smallest units of the asset per device second.",
-                        max_digits=38,
+                        decimal_places=0, help_text="Smallest units of the asset per device second.", max_digits=38
                     ),
                 ),
                 ("asset", models.CharField(default="AIT", max_length=12)),
@@ -301,14 +262,8 @@ class Migration(migrations.Migration):
                         editable=True, help_text="Signs heartbeats and work statements.", max_length=20
                     ),
                 ),
-                (
-                    "sandbox",
-                    models.CharField(default="process", help_text="How it isolates jobs.", max_length=20),
-                ),
-                (
-                    "first_party",
-                    models.BooleanField(default=False, help_text="A Celery worker of the platform's own."),
-                ),
+                ("sandbox", models.CharField(default="process", help_text="How it isolates jobs.", max_length=20)),
+                ("first_party", models.BooleanField(default=False, help_text="A Celery worker of the platform's own.")),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 ("last_seen_at", models.DateTimeField()),
                 ("sequence", models.BigIntegerField(default=0, help_text="Of the last accepted heartbeat.")),
@@ -321,23 +276,17 @@ class Migration(migrations.Migration):
                 (
                     "key",
                     models.OneToOneField(
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="miner",
-                        to="accounts.apikey",
+                        on_delete=django.db.models.deletion.PROTECT, related_name="miner", to="accounts.apikey"
                     ),
                 ),
                 (
                     "owner",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="miners",
-                        to=settings.AUTH_USER_MODEL,
+                        on_delete=django.db.models.deletion.PROTECT, related_name="miners", to=settings.AUTH_USER_MODEL
                     ),
                 ),
             ],
-            options={
-                "ordering": ("-id",),
-            },
+            options={"ordering": ("-id",)},
         ),
         migrations.AddField(
             model_name="job",
@@ -373,9 +322,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 ("uuid", models.CharField(max_length=100)),
                 (
@@ -391,14 +338,8 @@ class Migration(migrations.Migration):
                 ("claimed_tflops", models.FloatField(blank=True, null=True)),
                 ("claimed_memory_gbps", models.FloatField(blank=True, null=True)),
                 ("verified", models.BooleanField(default=False)),
-                (
-                    "tflops",
-                    models.FloatField(blank=True, help_text="By the last passed challenge.", null=True),
-                ),
-                (
-                    "memory_gbps",
-                    models.FloatField(blank=True, help_text="By the last passed challenge.", null=True),
-                ),
+                ("tflops", models.FloatField(blank=True, help_text="By the last passed challenge.", null=True)),
+                ("memory_gbps", models.FloatField(blank=True, help_text="By the last passed challenge.", null=True)),
                 ("verified_at", models.DateTimeField(blank=True, null=True)),
                 ("active", models.BooleanField(default=True)),
                 ("utilization", models.FloatField(blank=True, null=True)),
@@ -413,18 +354,14 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={
-                "ordering": ("-id",),
-            },
+            options={"ordering": ("-id",)},
         ),
         migrations.CreateModel(
             name="Challenge",
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 (
                     "state",
@@ -459,9 +396,7 @@ class Migration(migrations.Migration):
                 (
                     "device",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="challenges",
-                        to="gpu.device",
+                        on_delete=django.db.models.deletion.CASCADE, related_name="challenges", to="gpu.device"
                     ),
                 ),
                 (
@@ -471,9 +406,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={
-                "ordering": ("-id",),
-            },
+            options={"ordering": ("-id",)},
         ),
         migrations.CreateModel(
             name="Attempt",
@@ -489,8 +422,7 @@ class Migration(migrations.Migration):
                 (
                     "fault",
                     models.CharField(
-                        choices=[("client", "client"), ("provider", "provider"), ("platform", "platform")],
-                        max_length=8,
+                        choices=[("client", "client"), ("provider", "provider"), ("platform", "platform")], max_length=8
                     ),
                 ),
                 (
@@ -531,10 +463,7 @@ class Migration(migrations.Migration):
             name="ArtifactGrant",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                (
-                    "job",
-                    models.UUIDField(help_text="The job that granted it; empty for an upload.", null=True),
-                ),
+                ("job", models.UUIDField(help_text="The job that granted it; empty for an upload.", null=True)),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 (
                     "artifact",
@@ -545,9 +474,7 @@ class Migration(migrations.Migration):
                 (
                     "user",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="+",
-                        to=settings.AUTH_USER_MODEL,
+                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to=settings.AUTH_USER_MODEL
                     ),
                 ),
             ],
@@ -576,17 +503,13 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "rank",
-                    models.BigIntegerField(
-                        help_text="Smaller is sooner: microseconds of submission less priority."
-                    ),
+                    models.BigIntegerField(help_text="Smaller is sooner: microseconds of submission less priority."),
                 ),
                 ("max_price", aitbc.core.fields.AmountField(decimal_places=0, max_digits=38)),
                 ("expires_at", models.DateTimeField()),
                 (
                     "avoid",
-                    models.UUIDField(
-                        help_text="A miner whose failure another one must reproduce first.", null=True
-                    ),
+                    models.UUIDField(help_text="A miner whose failure another one must reproduce first.", null=True),
                 ),
                 (
                     "job_class",
@@ -598,40 +521,25 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={
-                "db_table": "gpu_job_queue",
-            },
+            options={"db_table": "gpu_job_queue"},
         ),
         migrations.AddIndex(
-            model_name="miner",
-            index=models.Index(fields=["state", "last_seen_at"], name="miner_liveness"),
+            model_name="miner", index=models.Index(fields=["state", "last_seen_at"], name="miner_liveness")
         ),
         migrations.AddConstraint(
             model_name="miner",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("concurrency__gt", 0)), name="miner_has_slots"
-            ),
+            constraint=models.CheckConstraint(condition=models.Q(("concurrency__gt", 0)), name="miner_has_slots"),
         ),
         migrations.AddConstraint(
             model_name="miner",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("price__gt", 0)), name="miner_price_positive"
-            ),
+            constraint=models.CheckConstraint(condition=models.Q(("price__gt", 0)), name="miner_price_positive"),
         ),
-        migrations.AddIndex(
-            model_name="job",
-            index=models.Index(fields=["client", "-id"], name="job_of_client"),
-        ),
-        migrations.AddIndex(
-            model_name="job",
-            index=models.Index(fields=["miner", "-id"], name="job_of_miner"),
-        ),
+        migrations.AddIndex(model_name="job", index=models.Index(fields=["client", "-id"], name="job_of_client")),
+        migrations.AddIndex(model_name="job", index=models.Index(fields=["miner", "-id"], name="job_of_miner")),
         migrations.AddConstraint(
             model_name="job",
             constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("input__isnull", False), ("input_artifact__isnull", False), _connector="OR"
-                ),
+                condition=models.Q(("input__isnull", False), ("input_artifact__isnull", False), _connector="OR"),
                 name="job_has_input",
             ),
         ),
@@ -655,24 +563,18 @@ class Migration(migrations.Migration):
             model_name="job",
             constraint=models.CheckConstraint(
                 condition=models.Q(
-                    ("state__in", ("queued", "leased", "running")),
-                    ("finished_at__isnull", False),
-                    _connector="OR",
+                    ("state__in", ("queued", "leased", "running")), ("finished_at__isnull", False), _connector="OR"
                 ),
                 name="job_final_has_end",
             ),
         ),
         migrations.AddConstraint(
             model_name="job",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("max_price__gt", 0)), name="job_max_price_positive"
-            ),
+            constraint=models.CheckConstraint(condition=models.Q(("max_price__gt", 0)), name="job_max_price_positive"),
         ),
         migrations.AddConstraint(
             model_name="heartbeat",
-            constraint=models.UniqueConstraint(
-                fields=("miner", "sequence"), name="heartbeat_sequence_unique"
-            ),
+            constraint=models.UniqueConstraint(fields=("miner", "sequence"), name="heartbeat_sequence_unique"),
         ),
         migrations.AddConstraint(
             model_name="device",
@@ -689,15 +591,10 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddConstraint(
-            model_name="attempt",
-            constraint=models.UniqueConstraint(fields=("job", "attempt"), name="attempt_once"),
+            model_name="attempt", constraint=models.UniqueConstraint(fields=("job", "attempt"), name="attempt_once")
         ),
         migrations.AddIndex(
-            model_name="queuedjob",
-            index=models.Index(fields=["job_class", "rank"], name="queue_order"),
+            model_name="queuedjob", index=models.Index(fields=["job_class", "rank"], name="queue_order")
         ),
-        migrations.AddIndex(
-            model_name="queuedjob",
-            index=models.Index(fields=["expires_at"], name="queue_expiry"),
-        ),
+        migrations.AddIndex(model_name="queuedjob", index=models.Index(fields=["expires_at"], name="queue_expiry")),
     ]

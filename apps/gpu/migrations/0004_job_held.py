@@ -5,10 +5,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [
-        ("gpu", "0003_job_times"),
-        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-    ]
+    dependencies = [("gpu", "0003_job_times"), migrations.swappable_dependency(settings.AUTH_USER_MODEL)]
 
     operations = [
         migrations.AddIndex(
@@ -16,5 +13,5 @@ class Migration(migrations.Migration):
             index=models.Index(
                 condition=models.Q(("state__in", ("leased", "running"))), fields=["miner"], name="job_held"
             ),
-        ),
+        )
     ]

@@ -6,9 +6,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [
-        ("gpu", "0004_job_held"),
-    ]
+    dependencies = [("gpu", "0004_job_held")]
 
     operations = [
         migrations.CreateModel(
@@ -24,9 +22,7 @@ class Migration(migrations.Migration):
                 ("attempt", models.PositiveSmallIntegerField()),
                 (
                     "upto",
-                    models.IntegerField(
-                        help_text="Lines of this attempt that were reported with this row or before."
-                    ),
+                    models.IntegerField(help_text="Lines of this attempt that were reported with this row or before."),
                 ),
                 (
                     "size",
@@ -34,10 +30,7 @@ class Migration(migrations.Migration):
                         help_text="Bytes kept of this attempt with this row; above the limit: cut off."
                     ),
                 ),
-                (
-                    "lines",
-                    django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None),
-                ),
+                ("lines", django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None)),
                 (
                     "job",
                     models.ForeignKey(
@@ -49,9 +42,6 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={
-                "db_table": "gpu_job_log",
-                "db_table_comment": "app: SELECT, INSERT, DELETE",
-            },
-        ),
+            options={"db_table": "gpu_job_log", "db_table_comment": "app: SELECT, INSERT, DELETE"},
+        )
     ]

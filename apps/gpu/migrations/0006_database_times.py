@@ -5,14 +5,12 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [
-        ("gpu", "0005_job_log"),
-    ]
+    dependencies = [("gpu", "0005_job_log")]
 
     operations = [
         migrations.AlterField(
             model_name="nonce",
             name="created_at",
             field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
-        ),
+        )
     ]

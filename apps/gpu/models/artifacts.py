@@ -31,7 +31,7 @@ class ArtifactGrant(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["artifact", "user", "job"], name="artifact_grant_once", nulls_distinct=False
-            ),
+            )
         ]
 
     def __str__(self) -> str:

@@ -42,11 +42,7 @@ class Job(models.Model):
 
     id = models.UUIDField(primary_key=True)
     client = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        on_delete=models.PROTECT,
-        related_name="jobs",
-        db_constraint=False,
-        db_index=False,
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="jobs", db_constraint=False, db_index=False
     )
     kind = models.CharField(max_length=40)
     state = models.CharField(max_length=9, choices=State)
@@ -55,13 +51,9 @@ class Job(models.Model):
     input = models.JSONField(null=True)
     input_artifact = HashField(null=True)
     artifacts = ArrayField(
-        models.CharField(max_length=64),
-        default=list,
-        help_text="What the miner must download; all the client's.",
+        models.CharField(max_length=64), default=list, help_text="What the miner must download; all the client's."
     )
-    digest = models.BinaryField(
-        max_length=32, help_text="SHA-256 of what was submitted, for repeats of its id."
-    )
+    digest = models.BinaryField(max_length=32, help_text="SHA-256 of what was submitted, for repeats of its id.")
     salt = models.BinaryField(max_length=32, help_text="Of the commitments; for the job's parties only.")
     offer_id = models.UUIDField(null=True)
     max_price = AmountField(help_text="Held in escrow; the bill never exceeds it.")
@@ -71,12 +63,7 @@ class Job(models.Model):
     attempts = models.PositiveSmallIntegerField(default=0)
     # The lease of the current attempt
     miner = models.ForeignKey(
-        "gpu.Miner",
-        null=True,
-        on_delete=models.PROTECT,
-        related_name="jobs",
-        db_constraint=False,
-        db_index=False,
+        "gpu.Miner", null=True, on_delete=models.PROTECT, related_name="jobs", db_constraint=False, db_index=False
     )
     lease_token = models.UUIDField(null=True)
     unit_price = AmountField(null=True, help_text="Agreed at the lease, smallest units per device second.")
@@ -154,9 +141,7 @@ class Attempt(models.Model):
     """A try that did not complete its job: who, how long, and why it ended."""
 
     id = models.BigAutoField(primary_key=True)
-    job = models.ForeignKey(
-        Job, on_delete=models.CASCADE, related_name="failed_attempts", db_constraint=False
-    )
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="failed_attempts", db_constraint=False)
     attempt = models.PositiveSmallIntegerField()
     miner = models.ForeignKey("gpu.Miner", on_delete=models.PROTECT, related_name="+", db_constraint=False)
     leased_at = models.DateTimeField()
@@ -211,15 +196,11 @@ class JobLog(models.Model):
     """Lines of a job's log as one report brought them: appended, never changed, gone with the job."""
 
     pk = models.CompositePrimaryKey("job_id", "seq")
-    job = models.ForeignKey(
-        Job, on_delete=models.CASCADE, related_name="log", db_constraint=False, db_index=False
-    )
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="log", db_constraint=False, db_index=False)
     seq = models.IntegerField(help_text="From 1, in the order of arrival.")
     attempt = models.PositiveSmallIntegerField()
     upto = models.IntegerField(help_text="Lines of this attempt that were reported with this row or before.")
-    size = models.IntegerField(
-        help_text="Bytes kept of this attempt with this row; above the limit: cut off."
-    )
+    size = models.IntegerField(help_text="Bytes kept of this attempt with this row; above the limit: cut off.")
     lines = ArrayField(models.TextField())
 
     class Meta:

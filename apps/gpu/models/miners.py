@@ -84,9 +84,7 @@ class Device(models.Model):
     class Meta:
         ordering = ("-id",)
         constraints = [
-            models.UniqueConstraint(
-                fields=["uuid"], condition=Q(active=True), name="device_active_uuid_unique"
-            ),
+            models.UniqueConstraint(fields=["uuid"], condition=Q(active=True), name="device_active_uuid_unique")
         ]
 
     def __str__(self) -> str:
@@ -105,9 +103,7 @@ class Heartbeat(models.Model):
     signature = models.CharField(max_length=132, blank=True)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["miner", "sequence"], name="heartbeat_sequence_unique"),
-        ]
+        constraints = [models.UniqueConstraint(fields=["miner", "sequence"], name="heartbeat_sequence_unique")]
 
     def __str__(self) -> str:
         return f"{self.miner_id} #{self.sequence}"
@@ -143,9 +139,7 @@ class Challenge(models.Model):
     rounds = models.PositiveIntegerField()
     steps = models.PositiveIntegerField()
     roots = models.JSONField(default=list)
-    nonce = models.CharField(
-        max_length=66, blank=True, help_text="Drawn after the commitment; picks the rows."
-    )
+    nonce = models.CharField(max_length=66, blank=True, help_text="Drawn after the commitment; picks the rows.")
     issued_at = models.DateTimeField()
     committed_at = models.DateTimeField(null=True)
     deadline = models.DateTimeField()
@@ -157,10 +151,8 @@ class Challenge(models.Model):
         ordering = ("-id",)
         constraints = [
             models.UniqueConstraint(
-                fields=["device"],
-                condition=Q(state__in=("issued", "committed")),
-                name="challenge_one_open_per_device",
-            ),
+                fields=["device"], condition=Q(state__in=("issued", "committed")), name="challenge_one_open_per_device"
+            )
         ]
 
     def __str__(self) -> str:

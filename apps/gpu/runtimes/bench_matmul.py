@@ -55,10 +55,5 @@ def available(device: str) -> str | None:
 
 
 RUNTIME: Final = Runtime(
-    kind="bench.matmul",
-    input_schema=INPUT,
-    output_schema=OUTPUT,
-    run=run,
-    available=available,
-    preload=("numpy",),
+    kind="bench.matmul", input_schema=INPUT, output_schema=OUTPUT, run=run, available=available, preload=("numpy",)
 )

@@ -28,12 +28,8 @@ def entries(seed: bytes, label: str, rows: "Sequence[int] | np.ndarray", n: int)
     import numpy as np
 
     words = -(-n // _PER_WORD)
-    key = int.from_bytes(
-        hashlib.sha256(b"aitbc.matrix:" + label.encode() + b":" + seed).digest()[:8], "little"
-    )
-    counter = np.asarray(rows, np.uint64)[:, None] * np.uint64(words) + np.arange(
-        1, words + 1, dtype=np.uint64
-    )
+    key = int.from_bytes(hashlib.sha256(b"aitbc.matrix:" + label.encode() + b":" + seed).digest()[:8], "little")
+    counter = np.asarray(rows, np.uint64)[:, None] * np.uint64(words) + np.arange(1, words + 1, dtype=np.uint64)
     mixed = (counter * np.uint64(_GOLDEN) + np.uint64(key)).astype("<u8", copy=False)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed ^= mixed >> np.uint64(shift)

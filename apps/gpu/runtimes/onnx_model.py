@@ -120,9 +120,7 @@ def _walk(kind: str, data: memoryview, depth: int, found: Structure) -> None:
 def _check_domain(value: int | memoryview) -> None:
     domain = bytes(value).decode(errors="replace") if isinstance(value, memoryview) else str(value)
     if domain not in STANDARD_DOMAINS:
-        raise invalid_model(
-            f"operators of the domain {domain[:64]!r} are not accepted, only those of ONNX itself"
-        )
+        raise invalid_model(f"operators of the domain {domain[:64]!r} are not accepted, only those of ONNX itself")
 
 
 def inspect(path: Path) -> Structure:

@@ -28,10 +28,7 @@ INPUT: Final = closed(
 OUTPUT: Final = closed(
     {
         "dim": {"const": DIMENSIONS},
-        "vectors": {
-            "type": "array",
-            "items": {"type": "array", "minItems": DIMENSIONS, "maxItems": DIMENSIONS},
-        },
+        "vectors": {"type": "array", "items": {"type": "array", "minItems": DIMENSIONS, "maxItems": DIMENSIONS}},
     }
 )
 

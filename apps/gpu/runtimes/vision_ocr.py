@@ -6,15 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any, Final
 
 from apps.gpu.runtimes import onnx_infer
-from apps.gpu.runtimes.contract import (
-    SHA256,
-    Context,
-    Runtime,
-    RuntimeFailure,
-    closed,
-    invalid_input,
-    missing_packages,
-)
+from apps.gpu.runtimes.contract import SHA256, Context, Runtime, RuntimeFailure, closed, invalid_input, missing_packages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,12 +31,7 @@ INPUT: Final = closed(
                 },
             ],
         },
-        "languages": {
-            "type": "array",
-            "minItems": 1,
-            "uniqueItems": True,
-            "items": {"enum": list(LANGUAGES)},
-        },
+        "languages": {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"enum": list(LANGUAGES)}},
     },
     optional=["languages"],
 )

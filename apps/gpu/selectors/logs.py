@@ -29,9 +29,7 @@ def as_text(rows: Iterable[Row]) -> str:
 def as_events(state: str, rows: Iterable[Row]) -> str:
     """One event per group of lines, and `end` once the job is final. Lines hold no line breaks, so none
     can pass for a field of its own."""
-    text = "".join(
-        f"id: {seq}\n" + "".join(f"data: {line}\n" for line in lines) + "\n" for seq, lines in rows
-    )
+    text = "".join(f"id: {seq}\n" + "".join(f"data: {line}\n" for line in lines) + "\n" for seq, lines in rows)
     return text + (f'event: end\ndata: {{"state":"{state}"}}\n\n' if state in FINAL else "")
 
 

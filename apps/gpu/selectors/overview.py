@@ -63,9 +63,7 @@ def completed_per_hour() -> list[tuple[datetime, int]]:
 
 def devices() -> dict[str, Any]:
     """Active devices: how many, how many verified, and those with the freshest telemetry."""
-    active, verified = db.rows(
-        "SELECT count(*), count(*) FILTER (WHERE verified) FROM gpu_device WHERE active"
-    )[0]
+    active, verified = db.rows("SELECT count(*), count(*) FILTER (WHERE verified) FROM gpu_device WHERE active")[0]
     freshest = (
         Device.objects.filter(active=True)
         .select_related("miner")

@@ -34,9 +34,7 @@ def path_of(sha256: str) -> Path:
 def require_access(*, user: UUID, hashes: list[str]) -> None:
     """Each hash must be granted to the user, or be input of a job that his miner holds a lease of."""
     wanted = {digest for digest in hashes if SHA256.fullmatch(digest)}
-    found = {
-        bytes(row[0]).hex() for row in db.rows(_MAY_READ, ([bytes.fromhex(h) for h in wanted], user, user))
-    }
+    found = {bytes(row[0]).hex() for row in db.rows(_MAY_READ, ([bytes.fromhex(h) for h in wanted], user, user))}
     if missing := sorted(set(hashes) - found):
         raise NotFound("artifact.unknown", f"you have no artifact {missing[0]}", artifact=missing[0])
 

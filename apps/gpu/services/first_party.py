@@ -34,9 +34,7 @@ def own_key(number: int) -> Path:
     path = Path(settings.KEYS_DIR) / f"gpu-worker-{number}.key"
     if not path.exists():
         with transaction.atomic():
-            user = User.objects.filter(email=EMAIL).first() or User.objects.create_user(
-                EMAIL, role=Role.MINER
-            )
+            user = User.objects.filter(email=EMAIL).first() or User.objects.create_user(EMAIL, role=Role.MINER)
             _, token = keys.create_key(user=user, name=f"gpu worker {number}", scopes=["miner"])
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch(mode=0o600)
@@ -83,9 +81,7 @@ class LocalTransport:
         return _plain(answer)
 
     def poll(self, *, max_jobs: int, wait_seconds: float, kinds: list[str]) -> list[JSON]:
-        found: list[JSON] = orjson.loads(
-            _called(lambda: leases.claim(key=self._key, most=max_jobs, kinds=kinds))
-        )
+        found: list[JSON] = orjson.loads(_called(lambda: leases.claim(key=self._key, most=max_jobs, kinds=kinds)))
         return found
 
     def wait(self, url: str, *, seconds: float) -> None:
@@ -117,14 +113,10 @@ class LocalTransport:
         )
 
     def challenge_commit(self, challenge: str, roots: list[str]) -> JSON:
-        return _plain(
-            _called(lambda: challenges.commit(key=self._key, challenge=UUID(challenge), roots=roots))
-        )
+        return _plain(_called(lambda: challenges.commit(key=self._key, challenge=UUID(challenge), roots=roots)))
 
     def challenge_open(self, challenge: str, rows: list[JSON]) -> JSON:
-        return _plain(
-            _called(lambda: challenges.open_rows(key=self._key, challenge=UUID(challenge), rows=rows))
-        )
+        return _plain(_called(lambda: challenges.open_rows(key=self._key, challenge=UUID(challenge), rows=rows)))
 
     def get_artifact(self, sha256: str, path: Path) -> None:
         source = _called(lambda: artifacts.open_artifact(user=self._me.user_id, sha256=sha256))
@@ -132,9 +124,7 @@ class LocalTransport:
 
     def put_artifact(self, content: bytes) -> str:
         sha256, body = hashlib.sha256(content).hexdigest(), io.BytesIO(content)
-        _called(
-            lambda: artifacts.store(user=self._me.user_id, sha256=sha256, read=body.read, length=len(content))
-        )
+        _called(lambda: artifacts.store(user=self._me.user_id, sha256=sha256, read=body.read, length=len(content)))
         return sha256
 
     def drain(self) -> None:

@@ -59,9 +59,7 @@ def make_nonce(*, key: UUID) -> str:
 
 
 @transaction.atomic
-def register(
-    *, caller: Principal, registration: Registration, first_party: bool = False
-) -> tuple[Miner, bool]:
+def register(*, caller: Principal, registration: Registration, first_party: bool = False) -> tuple[Miner, bool]:
     """Create the caller's miner, or bring it up to date -> (miner, whether it is new). Leases go on."""
     _check(registration)
     _check_proof(caller, registration)
@@ -113,9 +111,7 @@ def _check_sandbox(kinds: Iterable[str], sandbox: str) -> None:
 def _check_proof(caller: Principal, registration: Registration) -> None:
     """The address signed the key's prefix and a nonce of ours that nobody used before."""
     fresh = Nonce.objects.filter(
-        key_id=caller.key_id,
-        used_at=None,
-        created_at__gt=Now() - timedelta(minutes=NONCE_MINUTES),
+        key_id=caller.key_id, used_at=None, created_at__gt=Now() - timedelta(minutes=NONCE_MINUTES)
     )
     if registration.nonce is not None:
         fresh = fresh.filter(value=registration.nonce)
@@ -199,9 +195,7 @@ def leave(miner: Miner, state: str, code: str, message: str) -> int:
     if state == Miner.State.OFFLINE:
         miner.devices.update(active=False)
         # Who comes back gets one of its own: the clock of the old one has run on meanwhile.
-        miner.challenges.filter(state__in=("issued", "committed")).update(
-            state="failed", reason="the miner signed off"
-        )
+        miner.challenges.filter(state__in=("issued", "committed")).update(state="failed", reason="the miner signed off")
     returned: int = db.value(
         """SELECT gpu_end_attempt(coalesce(array_agg(id), '{}'), %s::text, %s::text, 'provider', true)
              FROM gpu_job WHERE miner_id = %s AND state IN ('leased', 'running')""",
@@ -213,12 +207,7 @@ def leave(miner: Miner, state: str, code: str, message: str) -> int:
 
 @transaction.atomic
 def update_capabilities(
-    *,
-    key: UUID,
-    kinds: list[str] | None,
-    models: list[str] | None,
-    price: str | None,
-    concurrency: int | None,
+    *, key: UUID, kinds: list[str] | None, models: list[str] | None, price: str | None, concurrency: int | None
 ) -> Miner:
     miner = Miner.objects.select_for_update(no_key=True).filter(key_id=key).first() or of_key(key)
     if kinds is not None:

@@ -186,9 +186,7 @@ def statement_of(facts: Facts, *, output: Any, output_artifact: str | None) -> s
         miner=str(facts.miner),
         attempt=facts.attempt,
         lease="0x" + statements.lease_hash(str(facts.lease_token)).hex(),
-        input_commitment=_commit(
-            salt, facts.input, facts.input_artifact.hex() if facts.input_artifact else None
-        ),
+        input_commitment=_commit(salt, facts.input, facts.input_artifact.hex() if facts.input_artifact else None),
         output_commitment=_commit(salt, output, output_artifact),
         unit_price=int(facts.unit_price),
         max_units=facts.max_ms or 0,
@@ -208,9 +206,7 @@ def _commit(salt: bytes, value: Any, artifact: str | None) -> str:
 
 def _receipt(report: Report, facts: Facts, the_bill: Bill, started: int) -> dict[str, Any]:
     statement = statement_of(facts, output=report.output, output_artifact=report.output_artifact)
-    digest = signing.digest(
-        statements.domain(settings.CHAIN_ID), statements.WORK_STATEMENT, statement.values()
-    )
+    digest = signing.digest(statements.domain(settings.CHAIN_ID), statements.WORK_STATEMENT, statement.values())
     address = signing.checksum_address(bytes(facts.address))
     if signing.recover(digest, report.statement_signature) != address:
         raise Invalid(

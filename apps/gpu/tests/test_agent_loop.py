@@ -183,12 +183,7 @@ class Platform:
     def challenge_open(self, identifier, rows):
         wanted = challenge.places(b"\x44" * 32, self.spec)
         reason = challenge.verify_rows(
-            seed=self.spec.seed,
-            n=self.spec.n,
-            rounds=self.spec.rounds,
-            roots=self.roots,
-            rows=rows,
-            wanted=wanted,
+            seed=self.spec.seed, n=self.spec.n, rounds=self.spec.rounds, roots=self.roots, rows=rows, wanted=wanted
         )
         self.challenge, self.verdict = None, reason or "passed"
         return {"passed": reason is None, "tflops": 0.1}
@@ -246,9 +241,7 @@ def platform():
 @pytest.fixture
 def make(platform, sandbox, tmp_path):
     def make(**changes):
-        config = Config(
-            **{"name": "m", "region": "eu", "price": "0.001", "allow_client_code": True, **changes}
-        )
+        config = Config(**{"name": "m", "region": "eu", "price": "0.001", "allow_client_code": True, **changes})
         identity = load_identity(tmp_path / "signing.key")
         return Agent(
             transport=platform, identity=identity, sandbox=sandbox, devices=detect(cpus=(0,)).devices,
@@ -347,9 +340,7 @@ def test_a_whole_input_may_be_an_artifact_and_an_output_too(make, platform, monk
         ("onnx.infer", {"model": "ab" * 32, "inputs": {}}, "runtime.invalid_input", "you have no artifact"),
     ],
 )
-def test_a_job_that_cannot_run_is_failed_with_its_reason_and_never_started(
-    make, platform, kind, given, code, reason
-):
+def test_a_job_that_cannot_run_is_failed_with_its_reason_and_never_started(make, platform, kind, given, code, reason):
     job = platform.submit(kind, given)
 
     summary = make().run(once=True)
@@ -454,11 +445,7 @@ def test_stopping_finishes_the_job_at_hand_then_signs_off(running, platform):
     platform.until(lambda: "sign_off" in platform.names())
 
     assert list(platform.done) == [job["id"]]
-    assert [n for n in platform.names() if n in ("drain", "result", "sign_off")] == [
-        "drain",
-        "result",
-        "sign_off",
-    ]
+    assert [n for n in platform.names() if n in ("drain", "result", "sign_off")] == ["drain", "result", "sign_off"]
 
 
 def test_a_refused_registration_ends_the_miner(make, platform, monkeypatch):
@@ -510,9 +497,7 @@ def test_running_jobs_are_named_in_heartbeats(running, platform):
     job = platform.submit("bench.matmul", LONG, seconds=3)
     running()
 
-    platform.until(
-        lambda: any(d[0]["running"] == [job["id"]] for n, *d in platform.calls if n == "heartbeat")
-    )
+    platform.until(lambda: any(d[0]["running"] == [job["id"]] for n, *d in platform.calls if n == "heartbeat"))
 
     platform.cancel = [job["id"]]
 

@@ -75,14 +75,7 @@ def test_every_call_goes_where_the_contract_says(call, method, path):
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [
-        (401, Unauthenticated),
-        (403, Forbidden),
-        (404, NotFound),
-        (409, Conflict),
-        (422, Invalid),
-        (400, Invalid),
-    ],
+    [(401, Unauthenticated), (403, Forbidden), (404, NotFound), (409, Conflict), (422, Invalid), (400, Invalid)],
 )
 def test_a_refusal_is_an_answer_and_not_repeated(status, kind):
     server = Server(problem(status, "lease.lost", expected={"sequence": 3}))
@@ -173,8 +166,4 @@ def test_an_artifact_is_put_under_its_hash():
 
     (request,) = server.requests
     assert sha256 == hashlib.sha256(b"output").hexdigest()
-    assert (request.method, request.url.path, request.content) == (
-        "PUT",
-        f"/v1/artifacts/{sha256}",
-        b"output",
-    )
+    assert (request.method, request.url.path, request.content) == ("PUT", f"/v1/artifacts/{sha256}", b"output")

@@ -108,9 +108,7 @@ def test_a_stream_that_is_longer_than_the_limit_is_cut_off(alice, artifacts_dir,
     assert stored_files(artifacts_dir) == []
 
 
-def test_the_quota_counts_what_an_owner_uploaded_and_is_checked_before_the_body(
-    alice, mallory, artifacts_dir
-):
+def test_the_quota_counts_what_an_owner_uploaded_and_is_checked_before_the_body(alice, mallory, artifacts_dir):
     parameters.change(name="max_stored_bytes", value=len(CONTENT) + 10, by=None)
     assert alice.put(PATH, CONTENT).status_code == 201
     assert alice.put(PATH, CONTENT).status_code in (201, 429)
@@ -162,9 +160,7 @@ def test_a_range_outside_the_bytes_is_refused(alice, header):
     refused(alice.get(PATH, range=header), 416, "artifact.range")
 
 
-@pytest.mark.parametrize(
-    "header", ["lines=1-2", "bytes=0-1,5-6", "bytes=a-b", "bytes=" + "9" * 5000 + "-", "nonsense"]
-)
+@pytest.mark.parametrize("header", ["lines=1-2", "bytes=0-1,5-6", "bytes=a-b", "bytes=" + "9" * 5000 + "-", "nonsense"])
 def test_a_range_we_do_not_serve_is_answered_with_the_whole(alice, header):
     alice.put(PATH, CONTENT)
 
@@ -252,9 +248,7 @@ def test_a_miner_cannot_deliver_bytes_that_it_never_uploaded(alice, mike, mallor
 def test_a_client_cannot_reach_a_strangers_bytes_through_a_job(alice, mallory, mike):
     alice.put(PATH, CONTENT)
 
-    refused(
-        mallory.post("/v1/jobs", cast.job_body(input=None, input_artifact=SHA256)), 404, "artifact.unknown"
-    )
+    refused(mallory.post("/v1/jobs", cast.job_body(input=None, input_artifact=SHA256)), 404, "artifact.unknown")
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,7 @@ def answer(tmp_path, spec, nonce, *, falsify=frozenset()):
 
 
 def verdict(spec, roots, rows, wanted):
-    return challenge.verify_rows(
-        seed=spec.seed, n=spec.n, rounds=spec.rounds, roots=roots, rows=rows, wanted=wanted
-    )
+    return challenge.verify_rows(seed=spec.seed, n=spec.n, rounds=spec.rounds, roots=roots, rows=rows, wanted=wanted)
 
 
 def test_an_honest_miner_passes(tmp_path):
@@ -59,9 +57,7 @@ def test_the_cheater_who_answers_a_times_br_passes_freivalds_but_is_caught_by_th
     wanted = challenge.places(NONCE, spec)
     rows = challenge.open_rows(spec, wanted, Context(tmp_path, {}))
 
-    assert verdict(spec, roots, rows, wanted) == (
-        f"row {wanted[0][1]} of step 0 is not the row that was committed"
-    )
+    assert verdict(spec, roots, rows, wanted) == (f"row {wanted[0][1]} of step 0 is not the row that was committed")
 
 
 def test_a_cheater_who_computes_the_opened_rows_after_the_nonce_cannot_change_the_root(tmp_path):
@@ -132,15 +128,7 @@ def test_a_plan_asks_for_the_seconds_at_the_declared_speed():
 
 @pytest.mark.parametrize(
     "change",
-    [
-        {"n": matrices.MIN_N - 1},
-        {"n": 10**6},
-        {"steps": 0},
-        {"rounds": 2**30},
-        {"seed": "00"},
-        {"seed": 5},
-        {"n": "x"},
-    ],
+    [{"n": matrices.MIN_N - 1}, {"n": 10**6}, {"steps": 0}, {"rounds": 2**30}, {"seed": "00"}, {"seed": 5}, {"n": "x"}],
 )
 def test_a_spec_outside_the_limits_is_refused(change):
     with pytest.raises(Invalid) as caught:

@@ -151,9 +151,7 @@ def test_rows_of_another_shape_are_refused(mike, issued, rows):
 
 
 def test_a_commitment_after_the_deadline_fails(mike, issued, tmp_path):
-    late = timedelta(
-        seconds=parameters.get("challenge_seconds") * challenges.SLACK + challenges.GRACE_SECONDS + 1
-    )
+    late = timedelta(seconds=parameters.get("challenge_seconds") * challenges.SLACK + challenges.GRACE_SECONDS + 1)
     Challenge.objects.update(issued_at=F("issued_at") - late, deadline=F("deadline") - late)
     context = Context(folder=tmp_path, artifacts={})
     made = prover.commit(prover.Spec.from_json(issued["spec"]), context)
@@ -195,18 +193,14 @@ def test_a_step_cannot_be_taken_twice(mike, issued, tmp_path, step):
 
 @pytest.mark.parametrize("roots", [[], ["0x00"], [5], ["0x" + "0" * 64] * 10_001])
 def test_roots_of_another_shape_are_refused(mike, issued, roots):
-    refused(
-        mike.post(f"/v1/miners/challenges/{issued['id']}/commit", {"roots": roots}), 422, "request.invalid"
-    )
+    refused(mike.post(f"/v1/miners/challenges/{issued['id']}/commit", {"roots": roots}), 422, "request.invalid")
 
 
 def test_a_commitment_has_one_root_for_each_step(mike, issued):
     before = snapshot()
     roots = ["0x" + "00" * 32] * (issued["spec"]["steps"] + 1)
 
-    refused(
-        mike.post(f"/v1/miners/challenges/{issued['id']}/commit", {"roots": roots}), 409, "challenge.roots"
-    )
+    refused(mike.post(f"/v1/miners/challenges/{issued['id']}/commit", {"roots": roots}), 409, "challenge.roots")
 
     assert snapshot() == before
 
@@ -233,9 +227,7 @@ def test_a_device_that_changed_must_prove_itself_again(mike, issued, tmp_path):
 
 
 def test_a_challenge_that_was_never_answered_gives_way_to_a_new_one(mike, issued):
-    late = timedelta(
-        seconds=parameters.get("challenge_seconds") * challenges.SLACK + challenges.GRACE_SECONDS + 1
-    )
+    late = timedelta(seconds=parameters.get("challenge_seconds") * challenges.SLACK + challenges.GRACE_SECONDS + 1)
     Challenge.objects.update(issued_at=F("issued_at") - late, deadline=F("deadline") - late)
 
     shown = challenges.issue_missing(cast_miner(mike))

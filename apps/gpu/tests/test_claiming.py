@@ -63,24 +63,12 @@ def claims(miner, **body) -> list[str]:
         ({"models": ["bert", "llama"]}, CPU, True),
         ({"models": ["bert", "gpt"]}, CPU, False),
         (
-            {
-                "gpu_model": "nvidia/any",
-                "min_vram_gb": 80,
-                "cuda": "12.1",
-                "region": "eu",
-                "models": ["bert"],
-            },
+            {"gpu_model": "nvidia/any", "min_vram_gb": 80, "cuda": "12.1", "region": "eu", "models": ["bert"]},
             H200,
             True,
         ),
         (
-            {
-                "gpu_model": "nvidia/any",
-                "min_vram_gb": 80,
-                "cuda": "12.1",
-                "region": "us",
-                "models": ["bert"],
-            },
+            {"gpu_model": "nvidia/any", "min_vram_gb": 80, "cuda": "12.1", "region": "us", "models": ["bert"]},
             H200,
             False,
         ),
@@ -280,10 +268,7 @@ def test_a_lower_price_than_listed_is_passed_on(alice, mike, monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "loc"),
-    [
-        ({"max_price": {"amount": "0.0004"}}, "max_price"),
-        ({"kind": "text.embed", "input": {"texts": ["a"]}}, "kind"),
-    ],
+    [({"max_price": {"amount": "0.0004"}}, "max_price"), ({"kind": "text.embed", "input": {"texts": ["a"]}}, "kind")],
 )
 def test_a_job_that_its_named_offer_cannot_serve_is_refused(alice, mike, monkeypatch, change, loc):
     offer = name_offer(monkeypatch, mike, unit_price=5 * 10**14)
@@ -364,9 +349,7 @@ def test_one_miner_polling_from_many_threads_keeps_to_its_slots(committed_db, in
     assert Job.objects.filter(state="leased").count() == 5
 
 
-def test_cancels_and_claims_at_once_end_without_deadlock_and_with_every_coin_accounted_for(
-    committed_db, in_threads
-):
+def test_cancels_and_claims_at_once_end_without_deadlock_and_with_every_coin_accounted_for(committed_db, in_threads):
     alice = cast.person("alice")
     cast.fund(alice.id, AIT)
     queue_up(alice, 100)

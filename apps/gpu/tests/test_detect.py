@@ -209,9 +209,7 @@ def test_amd_samples_are_what_rocm_smi_prints(rocm_smi):
 
 def test_a_processors_utilisation_covers_its_own_share_since_the_last_sample(monkeypatch):
     times = namedtuple("times", "user idle")
-    readings = iter(
-        [[times(10, 90), times(0, 0)], [times(40, 160), times(500, 0)], [times(40, 160), times(900, 0)]]
-    )
+    readings = iter([[times(10, 90), times(0, 0)], [times(40, 160), times(500, 0)], [times(40, 160), times(900, 0)]])
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu: next(readings))
     sampler = Sampler(detect.processor([0]))
 

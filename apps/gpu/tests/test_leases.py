@@ -50,12 +50,7 @@ def test_a_job_is_started_reports_progress_and_completes(alice, mike):
     assert answer["receipt"]["anchor"] is None
     assert "salt" not in answer["receipt"]
     result = read(alice.get(f"/v1/jobs/{lease['id']}/result"))
-    assert result == {
-        "job_id": lease["id"],
-        "output": MATMUL_OUTPUT,
-        "output_artifact": None,
-        "metrics": {"steps": 3},
-    }
+    assert result == {"job_id": lease["id"], "output": MATMUL_OUTPUT, "output_artifact": None, "metrics": {"steps": 3}}
 
 
 def test_a_second_start_keeps_the_first_moment(alice, mike):
@@ -162,12 +157,7 @@ def test_an_accepted_result_sent_again_returns_the_same_answer_and_pays_once(ali
 
 @pytest.mark.parametrize(
     "change",
-    [
-        {"output": MATMUL_OUTPUT | {"seconds": 9.0}},
-        {"metrics": {"a": 1}},
-        {"claimed_ms": 1},
-        {"lease_token": "other"},
-    ],
+    [{"output": MATMUL_OUTPUT | {"seconds": 9.0}}, {"metrics": {"a": 1}}, {"claimed_ms": 1}, {"lease_token": "other"}],
 )
 def test_another_body_after_acceptance_is_refused(alice, mike, change):
     lease = lease_of(alice, mike)
@@ -333,9 +323,7 @@ def test_two_batches_with_the_same_jobs_in_opposite_order_do_not_deadlock(commit
         submit(alice)
     items = [result_item(miner, lease) for lease in miner.poll(max_jobs=64)]
 
-    answers = in_threads(
-        lambda n: miner.post("/v1/miners/results", {"results": items[:: 1 if n % 2 else -1]}), 4
-    )
+    answers = in_threads(lambda n: miner.post("/v1/miners/results", {"results": items[:: 1 if n % 2 else -1]}), 4)
 
     statuses = {item["status"] for answer in answers for item in read(answer)["items"]}
     assert statuses == {200}

@@ -23,9 +23,7 @@ fees = st.integers(0, 2000)
 def test_the_total_never_exceeds_the_escrow(max_price, unit_price, platform_ms, claimed_ms, fee_bps):
     max_ms = max_price * 1000 // unit_price
 
-    made = bill(
-        platform_ms=platform_ms, claimed_ms=claimed_ms, max_ms=max_ms, unit_price=unit_price, fee_bps=fee_bps
-    )
+    made = bill(platform_ms=platform_ms, claimed_ms=claimed_ms, max_ms=max_ms, unit_price=unit_price, fee_bps=fee_bps)
 
     assert 0 <= made.fee <= made.total <= max_price
     assert made.total == ceil(Fraction(made.units * unit_price, 1000))
@@ -73,9 +71,7 @@ def test_the_databases_divisions_are_exact(django_db_setup, django_db_blocker, p
 
 @given(
     slots=st.integers(1, 4),
-    jobs=st.lists(
-        st.tuples(st.integers(0, 50), st.integers(1, 400), st.none() | st.integers(0, 900)), max_size=40
-    ),
+    jobs=st.lists(st.tuples(st.integers(0, 50), st.integers(1, 400), st.none() | st.integers(0, 900)), max_size=40),
 )
 def test_billed_time_never_exceeds_wall_time_times_slots(slots, jobs):
     """Leases as the platform grants them: a slot is free again when its job has ended."""
@@ -85,9 +81,7 @@ def test_billed_time_never_exceeds_wall_time_times_slots(slots, jobs):
         begin = free_at[slot] + pause
         free_at[slot] = begin + duration
         wall_end = max(wall_end, free_at[slot])
-        billed += bill(
-            platform_ms=duration, claimed_ms=claimed, max_ms=300, unit_price=10**15, fee_bps=250
-        ).units
+        billed += bill(platform_ms=duration, claimed_ms=claimed, max_ms=300, unit_price=10**15, fee_bps=250).units
 
     assert billed <= wall_end * slots
 

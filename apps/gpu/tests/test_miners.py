@@ -94,9 +94,7 @@ def test_a_nonce_works_once(vera, private_key):
     before = snapshot()
 
     refused(vera.post("/v1/miners/register", body), 422, "miner.nonce")
-    refused(
-        vera.post("/v1/miners/register", {k: v for k, v in body.items() if k != "nonce"}), 422, "miner.nonce"
-    )
+    refused(vera.post("/v1/miners/register", {k: v for k, v in body.items() if k != "nonce"}), 422, "miner.nonce")
 
     assert snapshot() == before
 
@@ -126,11 +124,7 @@ def test_a_nonce_of_another_key_is_refused(vera, mallory, private_key):
     address = signing.address_of(private_key)
     proof = cast.sign_registration(private_key, vera.principal.prefix, stolen, address)
 
-    refused(
-        vera.post("/v1/miners/register", profile(vera, private_key, nonce=stolen, proof=proof)),
-        422,
-        "miner.nonce",
-    )
+    refused(vera.post("/v1/miners/register", profile(vera, private_key, nonce=stolen, proof=proof)), 422, "miner.nonce")
 
     assert Miner.objects.count() == 0
 
@@ -269,9 +263,7 @@ def test_a_device_keeps_its_measurements_while_it_stays_the_same(mike):
     device.refresh_from_db()
     assert (device.verified, device.tflops) == (True, 1.5)
 
-    cast.register_again(
-        mike, devices=[DeviceClaim(uuid=device.uuid, kind="cpu", model="Better CPU", memory_mb=4096)]
-    )
+    cast.register_again(mike, devices=[DeviceClaim(uuid=device.uuid, kind="cpu", model="Better CPU", memory_mb=4096)])
     device.refresh_from_db()
     assert (device.verified, device.tflops, device.model) == (False, None, "Better CPU")
 
@@ -295,9 +287,7 @@ def test_beats_are_chained_and_each_is_acknowledged_with_the_platforms_signature
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"sequence": 3}, {"sequence": 1}, {"previous": "0x" + "11" * 32}],
-    ids=["ahead", "again", "other chain"],
+    "change", [{"sequence": 3}, {"sequence": 1}, {"previous": "0x" + "11" * 32}], ids=["ahead", "again", "other chain"]
 )
 def test_a_beat_out_of_order_is_told_what_is_expected(mike, change):
     assert beat(mike).status_code == 200
@@ -478,9 +468,7 @@ def test_after_an_outage_of_the_platform_everybody_gets_a_full_lease_of_grace(al
 
 def test_the_platforms_own_ticks_are_no_outage(mike):
     ticks.tick()
-    PlatformTick.objects.update(
-        at=F("at") - timedelta(seconds=14), resumed_at=F("resumed_at") - timedelta(seconds=900)
-    )
+    PlatformTick.objects.update(at=F("at") - timedelta(seconds=14), resumed_at=F("resumed_at") - timedelta(seconds=900))
     ticks.tick()
 
     assert not ticks.in_grace(60)
@@ -586,8 +574,7 @@ def test_capabilities_change_what_is_offered_from_now_on(alice, mike):
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"kinds": ["no.such"]}, {"kinds": []}, {"price": {"amount": "0"}}, {"concurrency": 0}, {"x": 1}],
+    "change", [{"kinds": ["no.such"]}, {"kinds": []}, {"price": {"amount": "0"}}, {"concurrency": 0}, {"x": 1}]
 )
 def test_capabilities_of_another_shape_are_refused(mike, change):
     before = snapshot()

@@ -66,12 +66,7 @@ def test_a_receipt_verifies_before_and_after_it_is_anchored(document, anchored, 
     for shown, merkle_check in ((document, None), (anchored, True), (public, True)):
         answer = verdict(shown)
         assert (answer.valid, answer.reason) == (True, None)
-        assert answer.checks == {
-            "signature": True,
-            "counter_signature": True,
-            "price": True,
-            "merkle": merkle_check,
-        }
+        assert answer.checks == {"signature": True, "counter_signature": True, "price": True, "merkle": merkle_check}
 
 
 def test_what_the_database_keeps_is_what_was_signed(document):
@@ -95,9 +90,7 @@ def test_the_public_endpoint_gives_the_same_verdict(alice, anchored):
     from django.test import Client
 
     good = Client().post("/v1/receipts/verify", orjson.dumps(anchored), content_type="application/json")
-    bad = Client().post(
-        "/v1/receipts/verify", orjson.dumps(anchored | {"units": 0}), content_type="application/json"
-    )
+    bad = Client().post("/v1/receipts/verify", orjson.dumps(anchored | {"units": 0}), content_type="application/json")
 
     assert read(good) == verdict(anchored).as_json()
     assert read(bad)["valid"] is False
@@ -196,33 +189,13 @@ PLATFORM = "the platform's signature does not match the receipt"
         ),
         (("salt",), "0x" + "00" * 32, "signature", "the platform's signature does not match the salt"),
         (("salt",), "0x" + "00" * 31, "signature", "the salt is malformed"),
-        (
-            ("salt_signature",),
-            "0x" + "12" * 65,
-            "signature",
-            "the platform's signature does not match the salt",
-        ),
-        (
-            ("anchor", "root"),
-            "0x" + "00" * 32,
-            "merkle",
-            "the Merkle proof does not lead to the anchored root",
-        ),
+        (("salt_signature",), "0x" + "12" * 65, "signature", "the platform's signature does not match the salt"),
+        (("anchor", "root"), "0x" + "00" * 32, "merkle", "the Merkle proof does not lead to the anchored root"),
         (("anchor", "proof"), [], "merkle", "the Merkle proof does not lead to the anchored root"),
-        (
-            ("anchor", "tx_hash"),
-            "0x" + "00" * 32,
-            "merkle",
-            "the platform's signature does not match the anchor",
-        ),
+        (("anchor", "tx_hash"), "0x" + "00" * 32, "merkle", "the platform's signature does not match the anchor"),
         (("anchor", "chain_id"), 1, "merkle", "the platform's signature does not match the anchor"),
         (("anchor", "block"), 78, "merkle", "the platform's signature does not match the anchor"),
-        (
-            ("anchor", "signature"),
-            "0x" + "12" * 65,
-            "merkle",
-            "the platform's signature does not match the anchor",
-        ),
+        (("anchor", "signature"), "0x" + "12" * 65, "merkle", "the platform's signature does not match the anchor"),
         (("anchor",), {"root": 5}, "merkle", "the anchor is malformed"),
     ],
 )
@@ -326,9 +299,7 @@ def test_no_json_in_any_place_is_accepted_or_breaks_the_verification(anchored):
     assert tried > 700
 
 
-@pytest.mark.parametrize(
-    "body", [b"{}", b'{"a": [1, 2]}', b'{"platform": ["address", "key_id", "signature"]}']
-)
+@pytest.mark.parametrize("body", [b"{}", b'{"a": [1, 2]}', b'{"platform": ["address", "key_id", "signature"]}'])
 def test_what_is_no_receipt_gets_a_verdict_from_the_endpoint(alice, body):
     answer = alice.post("/v1/receipts/verify", body)
 

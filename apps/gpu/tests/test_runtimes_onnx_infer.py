@@ -181,9 +181,7 @@ def test_every_truncation_of_a_model_is_refused_without_a_crash(given):
 
 
 def test_a_model_onnxruntime_cannot_build_is_the_clients_fault(given):
-    code, message = refusal(
-        given, model([helper.make_node("NoSuchOperator", ["x"], ["y"])]).SerializeToString()
-    )
+    code, message = refusal(given, model([helper.make_node("NoSuchOperator", ["x"], ["y"])]).SerializeToString())
 
     assert code == Code.INVALID_MODEL
     assert "onnxruntime does not load the model" in message

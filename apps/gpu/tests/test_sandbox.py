@@ -28,9 +28,7 @@ FOREVER = {"kind": "bench.matmul", "input": {"n": 2048, "seed": 7, "dtype": "flo
 def sandbox():
     """A real sandbox of the tier process; its zygote also knows the tasks of `misbehaviour`."""
     known = runtimes.runtimes()
-    extra = Runtime(
-        "x", {}, {}, lambda *_: ({}, {}), lambda _: None, preload=("apps.gpu.tests.misbehaviour",)
-    )
+    extra = Runtime("x", {}, {}, lambda *_: ({}, {}), lambda _: None, preload=("apps.gpu.tests.misbehaviour",))
     patch = pytest.MonkeyPatch()
     patch.setattr(runtimes, "runtimes", lambda: {**known, "x": extra})
     patch.setenv("PLANTED_SECRET", "ait_secret")
@@ -193,8 +191,7 @@ def test_a_result_that_is_no_plain_file_is_not_followed(sandbox, tmp_path, kind)
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", '{"output": 1}', '{"failure": {"code": "job.paid", "message": ""}, "usage": {}}', '"x"'],
+    "text", ["", "{", "[]", '{"output": 1}', '{"failure": {"code": "job.paid", "message": ""}, "usage": {}}', '"x"']
 )
 def test_a_result_that_the_job_made_up_is_a_crash(sandbox, text):
     caught = failure(sandbox, "result is a text", text)
@@ -212,9 +209,7 @@ def test_a_job_has_no_network_where_the_system_lets_it_be_cut(sandbox):
 def test_two_jobs_run_side_by_side(sandbox):
     begun = time.monotonic()
     outputs = []
-    threads = [
-        threading.Thread(target=lambda: outputs.append(run(sandbox, "sleep", 2).output)) for _ in range(2)
-    ]
+    threads = [threading.Thread(target=lambda: outputs.append(run(sandbox, "sleep", 2).output)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

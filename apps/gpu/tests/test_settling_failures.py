@@ -40,12 +40,7 @@ def maturing(person) -> int:
 
 def assert_refunded(job, state="refunded"):
     payment = payment_of(job)
-    assert (payment.state, payment.refunded, payment.released, payment.fee) == (
-        state,
-        payment.held,
-        0,
-        0,
-    )
+    assert (payment.state, payment.refunded, payment.released, payment.fee) == (state, payment.held, 0, 0)
     assert payment.provider_id is None
 
 

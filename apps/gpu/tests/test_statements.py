@@ -97,15 +97,9 @@ def test_the_work_statement_is_plain_eip712_as_other_wallets_read_it(statement):
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(statements.WorkStatement)])
 def test_every_field_changes_the_hash(statement, field):
-    other = {
-        "job": MINER,
-        "miner": JOB,
-        "attempt": 3,
-        "unit_price": 1,
-        "max_units": 1,
-        "kind": "x",
-        "unit": "y",
-    }.get(field, "0x" + "99" * 32)
+    other = {"job": MINER, "miner": JOB, "attempt": 3, "unit_price": 1, "max_units": 1, "kind": "x", "unit": "y"}.get(
+        field, "0x" + "99" * 32
+    )
 
     assert dataclasses.replace(statement, **{field: other}).hash() != statement.hash()
 

@@ -104,9 +104,7 @@ def test_an_input_that_no_miner_could_commit_to_is_refused(alice, artifacts_dir)
     tensor = {"dtype": "int64", "shape": [1], "data": [2**53 + 1]}
     before = snapshot()
 
-    response = alice.post(
-        "/v1/jobs", job_body(kind="onnx.infer", input={"model": model, "inputs": {"x": tensor}})
-    )
+    response = alice.post("/v1/jobs", job_body(kind="onnx.infer", input={"model": model, "inputs": {"x": tensor}}))
 
     assert refused(response, 422, "request.invalid")["errors"][0]["loc"] == ["body", "input"]
     assert snapshot() == before
@@ -142,9 +140,7 @@ def test_a_malformed_amount_is_refused_with_its_place(alice, amount):
     assert snapshot() == before
 
 
-@pytest.mark.parametrize(
-    "price", [{"amount": 1}, {"amount": "1", "asset": "BTC"}, {"amount": "1", "x": 1}, "1", None]
-)
+@pytest.mark.parametrize("price", [{"amount": 1}, {"amount": "1", "asset": "BTC"}, {"amount": "1", "x": 1}, "1", None])
 def test_an_amount_of_another_shape_is_refused(alice, price):
     before = snapshot()
 
@@ -523,9 +519,7 @@ def test_jobs_are_listed_newest_first_with_filters_and_pages(alice):
     assert read(alice.get(f"/v1/jobs?limit=2&cursor={page['next']}"))["next"] is None
 
 
-@pytest.mark.parametrize(
-    "query", ["state=done", "limit=0", "limit=201", "created_after=yesterday", "cursor=nonsense"]
-)
+@pytest.mark.parametrize("query", ["state=done", "limit=0", "limit=201", "created_after=yesterday", "cursor=nonsense"])
 def test_a_malformed_query_is_refused(alice, query):
     assert alice.get(f"/v1/jobs?{query}").status_code == 422
 

@@ -34,11 +34,7 @@ def search_offers(request: HttpRequest, wanted: Query[SearchIn]) -> HttpResponse
         verified=wanted.verified,
     )
     page = selectors.search(
-        filters=filters,
-        sort=wanted.sort,
-        cursor=wanted.cursor,
-        limit=wanted.limit,
-        count=wanted.count == "exact",
+        filters=filters, sort=wanted.sort, cursor=wanted.cursor, limit=wanted.limit, count=wanted.count == "exact"
     )
     return json_response(page)
 

@@ -14,10 +14,7 @@ import aitbc.core.ids
 class Migration(migrations.Migration):
     initial = True
 
-    dependencies = [
-        ("gpu", "0002_functions"),
-        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-    ]
+    dependencies = [("gpu", "0002_functions"), migrations.swappable_dependency(settings.AUTH_USER_MODEL)]
 
     operations = [
         migrations.CreateModel(
@@ -25,9 +22,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=aitbc.core.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 ("model", models.CharField(max_length=100)),
                 ("device_count", models.PositiveSmallIntegerField()),
@@ -44,9 +39,7 @@ class Migration(migrations.Migration):
                 ("region", models.CharField(max_length=40)),
                 (
                     "kinds",
-                    django.contrib.postgres.fields.ArrayField(
-                        base_field=models.CharField(max_length=40), size=None
-                    ),
+                    django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=40), size=None),
                 ),
                 (
                     "state",
@@ -79,10 +72,7 @@ class Migration(migrations.Migration):
                         max_length=20,
                     ),
                 ),
-                (
-                    "verified",
-                    models.BooleanField(help_text="All devices passed the platform's hardware challenge."),
-                ),
+                ("verified", models.BooleanField(help_text="All devices passed the platform's hardware challenge.")),
                 ("available_from", models.DateTimeField()),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 ("updated_at", models.DateTimeField(auto_now=True)),
@@ -93,19 +83,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={
-                "ordering": ("-id",),
-            },
+            options={"ordering": ("-id",)},
         ),
         migrations.CreateModel(
             name="OfferDevice",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 (
                     "state",
                     models.CharField(
@@ -121,9 +104,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "device",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="gpu.device"
-                    ),
+                    models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name="+", to="gpu.device"),
                 ),
                 (
                     "offer",
@@ -135,16 +116,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={
-                "db_table": "marketplace_offer_device",
-            },
+            options={"db_table": "marketplace_offer_device"},
         ),
         migrations.AddField(
             model_name="offer",
             name="devices",
-            field=models.ManyToManyField(
-                related_name="offers", through="marketplace.OfferDevice", to="gpu.device"
-            ),
+            field=models.ManyToManyField(related_name="offers", through="marketplace.OfferDevice", to="gpu.device"),
         ),
         migrations.CreateModel(
             name="OfferTransition",
@@ -206,16 +183,11 @@ class Migration(migrations.Migration):
                 (
                     "offer",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="transitions",
-                        to="marketplace.offer",
+                        on_delete=django.db.models.deletion.CASCADE, related_name="transitions", to="marketplace.offer"
                     ),
                 ),
             ],
-            options={
-                "db_table": "marketplace_offer_transition",
-                "ordering": ("id",),
-            },
+            options={"db_table": "marketplace_offer_transition", "ordering": ("id",)},
         ),
         migrations.AddConstraint(
             model_name="offerdevice",
@@ -233,9 +205,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="offer",
-            index=models.Index(
-                models.F("state"), models.F("memory_mb"), models.F("id"), name="offer_by_memory"
-            ),
+            index=models.Index(models.F("state"), models.F("memory_mb"), models.F("id"), name="offer_by_memory"),
         ),
         migrations.AddIndex(
             model_name="offer",
@@ -250,50 +220,33 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="offer",
             index=models.Index(
-                models.F("state"),
-                models.F("region"),
-                models.F("price"),
-                models.F("id"),
-                name="offer_by_region",
+                models.F("state"), models.F("region"), models.F("price"), models.F("id"), name="offer_by_region"
             ),
         ),
         migrations.AddIndex(
             model_name="offer",
             index=models.Index(
-                models.F("state"),
-                models.F("verified"),
-                models.F("price"),
-                models.F("id"),
-                name="offer_by_verified",
+                models.F("state"), models.F("verified"), models.F("price"), models.F("id"), name="offer_by_verified"
             ),
         ),
         migrations.AddIndex(
-            model_name="offer",
-            index=django.contrib.postgres.indexes.GinIndex(fields=["kinds"], name="offer_by_kind"),
+            model_name="offer", index=django.contrib.postgres.indexes.GinIndex(fields=["kinds"], name="offer_by_kind")
         ),
         migrations.AddConstraint(
             model_name="offer",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("price__gt", 0)), name="offer_price_positive"
-            ),
+            constraint=models.CheckConstraint(condition=models.Q(("price__gt", 0)), name="offer_price_positive"),
         ),
         migrations.AddConstraint(
             model_name="offer",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("device_count__gt", 0)), name="offer_has_devices"
-            ),
+            constraint=models.CheckConstraint(condition=models.Q(("device_count__gt", 0)), name="offer_has_devices"),
         ),
         migrations.AddConstraint(
             model_name="offer",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("memory_mb__gt", 0)), name="offer_has_memory"
-            ),
+            constraint=models.CheckConstraint(condition=models.Q(("memory_mb__gt", 0)), name="offer_has_memory"),
         ),
         migrations.AddConstraint(
             model_name="offer",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("kinds__len__gt", 0)), name="offer_has_kinds"
-            ),
+            constraint=models.CheckConstraint(condition=models.Q(("kinds__len__gt", 0)), name="offer_has_kinds"),
         ),
         migrations.AddConstraint(
             model_name="offer",
@@ -307,16 +260,13 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(
                 condition=models.Q(
                     models.Q(("reason", ""), ("state", "listed")),
-                    models.Q(
-                        models.Q(("state", "listed"), _negated=True), models.Q(("reason", ""), _negated=True)
-                    ),
+                    models.Q(models.Q(("state", "listed"), _negated=True), models.Q(("reason", ""), _negated=True)),
                     _connector="OR",
                 ),
                 name="offer_reason_unless_listed",
             ),
         ),
         migrations.AddConstraint(
-            model_name="offer",
-            constraint=models.UniqueConstraint(fields=("state", "id"), name="offer_by_age"),
+            model_name="offer", constraint=models.UniqueConstraint(fields=("state", "id"), name="offer_by_age")
         ),
     ]

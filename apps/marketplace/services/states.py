@@ -89,8 +89,6 @@ def move(offer: Offer, state: str, reason: str = "", *, by: UUID | None = None, 
     db.inside_transaction()
     if (offer.state, offer.reason) == (state, reason):
         return
-    OfferTransition.objects.create(
-        offer=offer, before=offer.state, after=state, reason=reason, by_id=by, note=note
-    )
+    OfferTransition.objects.create(offer=offer, before=offer.state, after=state, reason=reason, by_id=by, note=note)
     offer.state, offer.reason = state, reason
     offer.save(update_fields=["state", "reason", "updated_at"])

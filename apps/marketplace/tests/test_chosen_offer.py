@@ -68,9 +68,7 @@ def test_a_miner_that_has_become_cheaper_than_its_offer_charges_the_lower_price(
     assert lease["unit_price"]["amount"] == "0.001"
 
 
-def test_a_job_whose_escrow_pays_a_second_of_the_offer_but_not_of_the_miners_own_price_runs(
-    alice, mike, offer_of
-):
+def test_a_job_whose_escrow_pays_a_second_of_the_offer_but_not_of_the_miners_own_price_runs(alice, mike, offer_of):
     job = submit(alice, offer_of(mike, "0.0004"), max_price={"amount": "0.0005"})
 
     (lease,) = mike.poll()

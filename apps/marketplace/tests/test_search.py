@@ -110,12 +110,7 @@ def pages(query):
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    drawn=some_offers(),
-    query=some_queries(),
-    sort=st.sampled_from(sorted(SORTS)),
-    limit=st.integers(1, 7),
-)
+@given(drawn=some_offers(), query=some_queries(), sort=st.sampled_from(sorted(SORTS)), limit=st.integers(1, 7))
 def test_search_equals_a_naive_evaluation_on_every_page(mike, drawn, query, sort, limit):
     with transaction.atomic():
         offers = insert(mike.miner_id, drawn)

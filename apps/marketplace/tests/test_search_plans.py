@@ -51,9 +51,7 @@ def test_every_filter_and_order_finds_its_index(plan_of):
     for state, count in (("suspended", 30), ("listed", 3000)):
         insert(mike.miner_id, [COMMON | {"state": state, "verified": False}] * count)
     insert(mike.miner_id, [RARE | {"state": "listed", "verified": True}] * 3)
-    owner = psycopg.conninfo.make_conninfo(
-        settings.DATABASE_OWNER_URL, dbname=settings.DATABASES["owner"]["NAME"]
-    )
+    owner = psycopg.conninfo.make_conninfo(settings.DATABASE_OWNER_URL, dbname=settings.DATABASES["owner"]["NAME"])
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute("ANALYZE marketplace_offer")
 

@@ -127,10 +127,7 @@ def test_an_offer_leaves_with_its_miner_and_returns_when_it_registers_again(mike
     relay_once()
 
     assert standing(offer) == ("listed", "")
-    assert history(offer)[1:] == [
-        ("listed", "paused", "miner_left", None),
-        ("paused", "listed", "", None),
-    ]
+    assert history(offer)[1:] == [("listed", "paused", "miner_left", None), ("paused", "listed", "", None)]
 
 
 def test_an_offer_follows_a_miner_that_died_and_beats_again(mike, offer):

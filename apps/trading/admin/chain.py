@@ -12,15 +12,7 @@ from aitbc.core.columns import column, link, state
 from aitbc.core.pages import Operation, ReadOnlyAdmin, ReadOnlyInline
 from apps.trading.admin.amounts import amount
 from apps.trading.admin.settlement import BatchColumns
-from apps.trading.models import (
-    Deposit,
-    DepositAddress,
-    PayoutBatch,
-    PayoutLeaf,
-    PayoutTarget,
-    ReserveCheck,
-    Withdrawal,
-)
+from apps.trading.models import Deposit, DepositAddress, PayoutBatch, PayoutLeaf, PayoutTarget, ReserveCheck, Withdrawal
 from apps.trading.services import reviews
 
 
@@ -205,9 +197,7 @@ class ReserveCheckAdmin(ReadOnlyAdmin):
         "In the ledger": (("liabilities_amount", "pending_amount"),),
     }
 
-    verdict = column(
-        "Verdict", lambda row: show.verdict(not row.difference, "differ" if row.difference else "agree")
-    )
+    verdict = column("Verdict", lambda row: show.verdict(not row.difference, "differ" if row.difference else "agree"))
     contract_amount = amount("Contract", "contract", "asset")
     unswept_amount = amount("Unswept", "unswept", "asset")
     liabilities_amount = amount("Owed", "liabilities", "asset")

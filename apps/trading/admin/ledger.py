@@ -56,15 +56,10 @@ class AccountAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
     sections = {
         None: (("holder", "kind_shown"), ("asset", "chain"), ("id", "shard"), "entries"),
-        "Balance": (
-            ("posted_amount", "held_amount", "available_amount"),
-            ("overdraft", "created_at"),
-        ),
+        "Balance": (("posted_amount", "held_amount", "available_amount"), ("overdraft", "created_at")),
     }
 
-    holder = column(
-        "Owner", lambda row: show.to(row.owner) if row.owner else _platform(row), ordering="owner"
-    )
+    holder = column("Owner", lambda row: show.to(row.owner) if row.owner else _platform(row), ordering="owner")
     kind_shown = state({}, "kind", "Kind")
     posted_amount = amount("Posted", "posted", "asset_id", ordering="posted")
     held_amount = amount("Held", "held", "asset_id", ordering="held")

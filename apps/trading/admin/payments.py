@@ -60,9 +60,7 @@ class PaymentAdmin(ReadOnlyAdmin):
         "Times": (("created_at", "resolved_at"), ("matures_at", "matured_at")),
     }
 
-    status = column(
-        "State", lambda payment: show.state(payment.state.replace("_", " "), _STATES), ordering="state"
-    )
+    status = column("State", lambda payment: show.state(payment.state.replace("_", " "), _STATES), ordering="state")
     shown = once(column("For both", lambda p: show.document(loads(call("payment_shown", None, p.pk, None)))))
     job_shown = link("Job", "gpu_job", "job")
     client_shown = column("Client", "client", show.to, ordering="client")

@@ -58,6 +58,4 @@ class SettlementBatchAdmin(BatchColumns, ReadOnlyAdmin):
     }
 
     root_short = column("Root", "root", show.short)
-    leaves = column(
-        "Leaves", lambda batch: show.listed("trading_receiptleaf", "Its receipts' leaves", q=batch.pk)
-    )
+    leaves = column("Leaves", lambda batch: show.listed("trading_receiptleaf", "Its receipts' leaves", q=batch.pk))

@@ -20,14 +20,9 @@ def list_balances(request: HttpRequest) -> dict[str, Any]:
 
 
 @router.get(
-    "/accounts/{asset}/entries",
-    response={200: EntryList} | errors(403, 404),
-    summary="Ledger entries, newest first",
+    "/accounts/{asset}/entries", response={200: EntryList} | errors(403, 404), summary="Ledger entries, newest first"
 )
 def list_entries(
-    request: HttpRequest,
-    asset: str,
-    cursor: str | None = cursor_parameter(),
-    limit: int = Query(50, ge=1, le=200),
+    request: HttpRequest, asset: str, cursor: str | None = cursor_parameter(), limit: int = Query(50, ge=1, le=200)
 ) -> dict[str, Any]:
     return balances.entries(user=caller(request).user_id, asset=asset, cursor=cursor, limit=limit)

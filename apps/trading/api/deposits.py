@@ -16,9 +16,7 @@ from apps.trading.services import deposits
 router = Router(tags=["money"], auth=ApiKey("money:read"))
 
 
-@router.get(
-    "/deposits/address", response={200: DepositAddressOut} | errors(403, 503), summary="Your deposit address"
-)
+@router.get("/deposits/address", response={200: DepositAddressOut} | errors(403, 503), summary="Your deposit address")
 def get_deposit_address(
     request: HttpRequest,
     asset: str = Query("AIT", max_length=12, pattern=r"^[A-Z]+$"),
@@ -37,12 +35,8 @@ def get_deposit_address(
     return {"asset": asset, "chain": network, "address": address}
 
 
-@router.get(
-    "/deposits", response={200: DepositList} | errors(403), summary="Your credited deposits, newest first"
-)
+@router.get("/deposits", response={200: DepositList} | errors(403), summary="Your credited deposits, newest first")
 def list_deposits(
-    request: HttpRequest,
-    cursor: str | None = cursor_parameter(),
-    limit: int = Query(50, ge=1, le=200),
+    request: HttpRequest, cursor: str | None = cursor_parameter(), limit: int = Query(50, ge=1, le=200)
 ) -> dict[str, Any]:
     return selectors.deposits_of(user=caller(request).user_id, cursor=cursor, limit=limit)

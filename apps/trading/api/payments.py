@@ -19,9 +19,7 @@ def get_payment(request: HttpRequest, payment_id: UUID) -> HttpResponse:
     return json_response(escrow.call("payment_shown", caller(request).user_id, payment_id, None))
 
 
-@router.get(
-    "/jobs/{uuid:job_id}/payment", response={200: PaymentOut} | errors(403, 404), summary="A job's payment"
-)
+@router.get("/jobs/{uuid:job_id}/payment", response={200: PaymentOut} | errors(403, 404), summary="A job's payment")
 def get_job_payment(request: HttpRequest, job_id: UUID) -> HttpResponse:
     return json_response(escrow.call("payment_shown", caller(request).user_id, None, job_id))
 
@@ -33,9 +31,7 @@ def get_job_payment(request: HttpRequest, job_id: UUID) -> HttpResponse:
     summary="Release, refund or dispute a payment",
 )
 @idempotent("payments.act")
-def act_on_payment(
-    request: HttpRequest, payment_id: UUID, action: escrow.Action, body: PaymentIn
-) -> tuple[int, str]:
+def act_on_payment(request: HttpRequest, payment_id: UUID, action: escrow.Action, body: PaymentIn) -> tuple[int, str]:
     """Once the job is over. Its client releases the earning before the window ends, or disputes it within
     the window: nothing matures until an operator has decided. A refund is the client's claim, which opens
     a dispute, or the provider's gift, which returns at once."""

@@ -47,9 +47,7 @@ def put_target(request: HttpRequest, body: PayoutTargetIn) -> dict[str, Any]:
 
 @router.get("", auth=ApiKey("money:read"), response={200: PayoutList} | errors(403), summary="Your payouts")
 def list_payouts(
-    request: HttpRequest,
-    cursor: str | None = cursor_parameter(),
-    limit: int = Query(50, ge=1, le=200),
+    request: HttpRequest, cursor: str | None = cursor_parameter(), limit: int = Query(50, ge=1, le=200)
 ) -> dict[str, Any]:
     """`claim` holds the arguments of the contract's claim once the batch is final."""
     return selectors.payouts_of(user=caller(request).user_id, cursor=cursor, limit=limit)

@@ -8,26 +8,16 @@ from ninja import Query, Router
 
 from aitbc.core.auth import ApiKey, caller
 from aitbc.core.schema import cursor_parameter, errors
-from apps.trading.api.schemas import (
-    LiabilitiesOut,
-    LiabilityProofOut,
-    ReservesOut,
-    SettlementList,
-    SettlementOut,
-)
+from apps.trading.api.schemas import LiabilitiesOut, LiabilityProofOut, ReservesOut, SettlementList, SettlementOut
 from apps.trading.selectors import chain as selectors
 
 router = Router(tags=["settlement"])
 reader = ApiKey("money:read")
 
 
-@router.get(
-    "/settlements", auth=reader, response={200: SettlementList} | errors(403), summary="Batches, newest first"
-)
+@router.get("/settlements", auth=reader, response={200: SettlementList} | errors(403), summary="Batches, newest first")
 def list_settlements(
-    request: HttpRequest,
-    cursor: str | None = cursor_parameter(),
-    limit: int = Query(50, ge=1, le=200),
+    request: HttpRequest, cursor: str | None = cursor_parameter(), limit: int = Query(50, ge=1, le=200)
 ) -> dict[str, Any]:
     return selectors.settlements(cursor=cursor, limit=limit)
 
@@ -42,9 +32,7 @@ def get_settlement(request: HttpRequest, batch_id: UUID) -> dict[str, Any]:
     return selectors.settlement(batch_id)
 
 
-@router.get(
-    "/reserves", auth=None, response={200: ReservesOut} | errors(404, 503), summary="Reserves, public"
-)
+@router.get("/reserves", auth=None, response={200: ReservesOut} | errors(404, 503), summary="Reserves, public")
 def get_reserves(
     request: HttpRequest, asset: str = Query("AIT", max_length=12, pattern=r"^[A-Za-z0-9]+$")
 ) -> dict[str, Any]:
@@ -52,9 +40,7 @@ def get_reserves(
     return selectors.reserves(asset=asset)
 
 
-@router.get(
-    "/liabilities", auth=None, response={200: LiabilitiesOut} | errors(503), summary="Proof of liabilities"
-)
+@router.get("/liabilities", auth=None, response={200: LiabilitiesOut} | errors(503), summary="Proof of liabilities")
 def get_liabilities(request: HttpRequest) -> dict[str, Any]:
     """The root of the last tree of what is owed to users, beside the reserve at the same final block."""
     return selectors.liabilities()

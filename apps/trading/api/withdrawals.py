@@ -40,22 +40,15 @@ def create_withdrawal(request: HttpRequest, body: WithdrawalIn) -> tuple[int, di
     return 201, selectors.withdrawal_document(item)
 
 
-@router.get(
-    "", auth=read, response={200: WithdrawalList} | errors(403), summary="Your withdrawals, newest first"
-)
+@router.get("", auth=read, response={200: WithdrawalList} | errors(403), summary="Your withdrawals, newest first")
 def list_withdrawals(
-    request: HttpRequest,
-    cursor: str | None = cursor_parameter(),
-    limit: int = Query(50, ge=1, le=200),
+    request: HttpRequest, cursor: str | None = cursor_parameter(), limit: int = Query(50, ge=1, le=200)
 ) -> dict[str, Any]:
     return selectors.withdrawals_of(user=caller(request).user_id, cursor=cursor, limit=limit)
 
 
 @router.get(
-    "/{uuid:withdrawal_id}",
-    auth=read,
-    response={200: WithdrawalOut} | errors(403, 404),
-    summary="A withdrawal",
+    "/{uuid:withdrawal_id}", auth=read, response={200: WithdrawalOut} | errors(403, 404), summary="A withdrawal"
 )
 def get_withdrawal(request: HttpRequest, withdrawal_id: UUID) -> dict[str, Any]:
     return selectors.withdrawal(user=caller(request).user_id, withdrawal=withdrawal_id)

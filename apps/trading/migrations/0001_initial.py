@@ -12,9 +12,7 @@ import aitbc.core.fields
 class Migration(migrations.Migration):
     initial = True
 
-    dependencies = [
-        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-    ]
+    dependencies = [migrations.swappable_dependency(settings.AUTH_USER_MODEL)]
 
     operations = [
         migrations.CreateModel(
@@ -22,21 +20,13 @@ class Migration(migrations.Migration):
             fields=[
                 ("code", models.CharField(max_length=12, primary_key=True, serialize=False)),
                 ("name", models.CharField(max_length=60)),
-                (
-                    "decimals",
-                    models.PositiveSmallIntegerField(help_text="Digits after the point of one whole unit."),
-                ),
+                ("decimals", models.PositiveSmallIntegerField(help_text="Digits after the point of one whole unit.")),
             ],
         ),
         migrations.CreateModel(
             name="Account",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 (
                     "kind",
                     models.CharField(
@@ -68,9 +58,7 @@ class Migration(migrations.Migration):
                 ("held", aitbc.core.fields.AmountField(decimal_places=0, default=0, max_digits=38)),
                 (
                     "overdraft",
-                    models.BooleanField(
-                        default=False, help_text="Mirrors value outside, so it may go negative."
-                    ),
+                    models.BooleanField(default=False, help_text="Mirrors value outside, so it may go negative."),
                 ),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 (
@@ -86,9 +74,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "asset",
-                    models.ForeignKey(
-                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="trading.asset"
-                    ),
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to="trading.asset"),
                 ),
             ],
         ),
@@ -124,10 +110,7 @@ class Migration(migrations.Migration):
                 ("refunded", aitbc.core.fields.AmountField(decimal_places=0, default=0, max_digits=38)),
                 ("created_at", models.DateTimeField()),
                 ("resolved_at", models.DateTimeField(null=True)),
-                (
-                    "matures_at",
-                    models.DateTimeField(help_text="End of the dispute window of the earning.", null=True),
-                ),
+                ("matures_at", models.DateTimeField(help_text="End of the dispute window of the earning.", null=True)),
                 ("matured_at", models.DateTimeField(null=True)),
                 (
                     "client",
@@ -182,9 +165,7 @@ class Migration(migrations.Migration):
                 "db_table": "trading_settlement_batch",
                 "ordering": ("-id",),
                 "constraints": [
-                    models.CheckConstraint(
-                        condition=models.Q(("receipts__gt", 0)), name="settlement_batch_not_empty"
-                    )
+                    models.CheckConstraint(condition=models.Q(("receipts__gt", 0)), name="settlement_batch_not_empty")
                 ],
             },
         ),
@@ -208,10 +189,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={
-                "verbose_name_plural": "receipt leaves",
-                "db_table": "trading_receipt_leaf",
-            },
+            options={"verbose_name_plural": "receipt leaves", "db_table": "trading_receipt_leaf"},
         ),
         migrations.CreateModel(
             name="Transfer",
@@ -231,10 +209,7 @@ class Migration(migrations.Migration):
                 ),
                 ("amount", aitbc.core.fields.AmountField(decimal_places=0, max_digits=38)),
                 ("hold", models.UUIDField(help_text="The hold that this transfer resolves.", null=True)),
-                (
-                    "reference",
-                    models.UUIDField(help_text="What it is for: a job, a deposit, a batch.", null=True),
-                ),
+                ("reference", models.UUIDField(help_text="What it is for: a job, a deposit, a batch.", null=True)),
                 ("created_at", models.DateTimeField()),
                 ("resolved_at", models.DateTimeField(null=True)),
                 (
@@ -286,23 +261,17 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={
-                "verbose_name_plural": "entries",
-            },
+            options={"verbose_name_plural": "entries"},
         ),
         migrations.AddConstraint(
             model_name="account",
             constraint=models.UniqueConstraint(
-                fields=("owner", "asset", "kind", "chain", "shard"),
-                name="account_one_per_kind",
-                nulls_distinct=False,
+                fields=("owner", "asset", "kind", "chain", "shard"), name="account_one_per_kind", nulls_distinct=False
             ),
         ),
         migrations.AddConstraint(
             model_name="account",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("held__gte", 0)), name="account_held_not_negative"
-            ),
+            constraint=models.CheckConstraint(condition=models.Q(("held__gte", 0)), name="account_held_not_negative"),
         ),
         migrations.AddConstraint(
             model_name="account",
@@ -312,12 +281,10 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddIndex(
-            model_name="payment",
-            index=models.Index(fields=["client", "-id"], name="payment_of_client"),
+            model_name="payment", index=models.Index(fields=["client", "-id"], name="payment_of_client")
         ),
         migrations.AddIndex(
-            model_name="payment",
-            index=models.Index(fields=["provider", "resolved_at"], name="payment_of_provider"),
+            model_name="payment", index=models.Index(fields=["provider", "resolved_at"], name="payment_of_provider")
         ),
         migrations.AddIndex(
             model_name="payment",
@@ -329,9 +296,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="payment",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("held__gt", 0)), name="payment_held_positive"
-            ),
+            constraint=models.CheckConstraint(condition=models.Q(("held__gt", 0)), name="payment_held_positive"),
         ),
         migrations.AddConstraint(
             model_name="payment",
@@ -365,27 +330,18 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="receiptleaf",
-            index=models.Index(
-                condition=models.Q(("batch__isnull", True)), fields=["id"], name="leaf_unbatched"
-            ),
+            index=models.Index(condition=models.Q(("batch__isnull", True)), fields=["id"], name="leaf_unbatched"),
         ),
         migrations.AddIndex(
             model_name="receiptleaf",
             index=models.Index(
-                condition=models.Q(("batch__isnull", False)),
-                fields=["batch", "position"],
-                name="leaf_of_batch",
+                condition=models.Q(("batch__isnull", False)), fields=["batch", "position"], name="leaf_of_batch"
             ),
         ),
-        migrations.AddIndex(
-            model_name="transfer",
-            index=models.Index(fields=["reference"], name="transfer_reference"),
-        ),
+        migrations.AddIndex(model_name="transfer", index=models.Index(fields=["reference"], name="transfer_reference")),
         migrations.AddConstraint(
             model_name="transfer",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("amount__gt", 0)), name="transfer_amount_positive"
-            ),
+            constraint=models.CheckConstraint(condition=models.Q(("amount__gt", 0)), name="transfer_amount_positive"),
         ),
         migrations.AddConstraint(
             model_name="transfer",
@@ -400,14 +356,9 @@ class Migration(migrations.Migration):
                 name="transfer_sides",
             ),
         ),
-        migrations.AddIndex(
-            model_name="entry",
-            index=models.Index(fields=["account", "-id"], name="entry_of_account"),
-        ),
+        migrations.AddIndex(model_name="entry", index=models.Index(fields=["account", "-id"], name="entry_of_account")),
         migrations.AddConstraint(
             model_name="entry",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("amount", 0), _negated=True), name="entry_not_zero"
-            ),
+            constraint=models.CheckConstraint(condition=models.Q(("amount", 0), _negated=True), name="entry_not_zero"),
         ),
     ]

@@ -8,10 +8,7 @@ import aitbc.core.fields
 
 
 class Migration(migrations.Migration):
-    dependencies = [
-        ("trading", "0002_rules"),
-        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-    ]
+    dependencies = [("trading", "0002_rules"), migrations.swappable_dependency(settings.AUTH_USER_MODEL)]
 
     operations = [
         migrations.CreateModel(
@@ -40,26 +37,15 @@ class Migration(migrations.Migration):
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 ("finalized_at", models.DateTimeField(null=True)),
             ],
-            options={
-                "verbose_name_plural": "payout batches",
-                "ordering": ("-id",),
-            },
+            options={"verbose_name_plural": "payout batches", "ordering": ("-id",)},
         ),
         migrations.CreateModel(
             name="PayoutTarget",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("network", models.CharField(max_length=20)),
                 ("address", aitbc.core.fields.AddressField(editable=True, max_length=20)),
-                (
-                    "set_at",
-                    models.DateTimeField(help_text="a new address waits before it is paid (protocols 9)"),
-                ),
+                ("set_at", models.DateTimeField(help_text="a new address waits before it is paid (protocols 9)")),
                 (
                     "user",
                     models.OneToOneField(
@@ -73,12 +59,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="ReserveCheck",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("network", models.CharField(max_length=20)),
                 ("asset", models.CharField(max_length=12)),
                 ("block_number", models.BigIntegerField()),
@@ -98,9 +79,7 @@ class Migration(migrations.Migration):
                 (
                     "liabilities",
                     aitbc.core.fields.AmountField(
-                        decimal_places=0,
-                        help_text="what the ledger owes: the mirror account, negated",
-                        max_digits=38,
+                        decimal_places=0, help_text="what the ledger owes: the mirror account, negated", max_digits=38
                     ),
                 ),
                 (
@@ -147,9 +126,7 @@ class Migration(migrations.Migration):
                 ("sender", aitbc.core.fields.AddressField(editable=True, max_length=20)),
                 (
                     "address",
-                    aitbc.core.fields.AddressField(
-                        editable=True, help_text="where the tokens arrived", max_length=20
-                    ),
+                    aitbc.core.fields.AddressField(editable=True, help_text="where the tokens arrived", max_length=20),
                 ),
                 ("tx_hash", aitbc.core.fields.HashField(editable=True, max_length=32)),
                 ("ordinal", models.IntegerField(help_text="place of the log within its transaction")),
@@ -184,12 +161,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="DepositAddress",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("network", models.CharField(max_length=20)),
                 ("address", aitbc.core.fields.AddressField(editable=True, max_length=20)),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
@@ -216,12 +188,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="PayoutLeaf",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("position", models.PositiveIntegerField()),
                 ("address", aitbc.core.fields.AddressField(editable=True, max_length=20)),
                 ("amount", aitbc.core.fields.AmountField(decimal_places=0, max_digits=38)),
@@ -231,17 +198,13 @@ class Migration(migrations.Migration):
                 (
                     "batch",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="leaves",
-                        to="trading.payoutbatch",
+                        on_delete=django.db.models.deletion.PROTECT, related_name="leaves", to="trading.payoutbatch"
                     ),
                 ),
                 (
                     "user",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="payouts",
-                        to=settings.AUTH_USER_MODEL,
+                        on_delete=django.db.models.deletion.PROTECT, related_name="payouts", to=settings.AUTH_USER_MODEL
                     ),
                 ),
             ],
@@ -251,9 +214,7 @@ class Migration(migrations.Migration):
                 "constraints": [
                     models.UniqueConstraint(fields=("batch", "position"), name="payoutleaf_position_once"),
                     models.UniqueConstraint(fields=("batch", "user"), name="payoutleaf_user_once_per_batch"),
-                    models.CheckConstraint(
-                        condition=models.Q(("amount__gt", 0)), name="payoutleaf_amount_positive"
-                    ),
+                    models.CheckConstraint(condition=models.Q(("amount__gt", 0)), name="payoutleaf_amount_positive"),
                 ],
             },
         ),

@@ -8,10 +8,7 @@ import aitbc.core.fields
 
 
 class Migration(migrations.Migration):
-    dependencies = [
-        ("trading", "0003_chain_money"),
-        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-    ]
+    dependencies = [("trading", "0003_chain_money"), migrations.swappable_dependency(settings.AUTH_USER_MODEL)]
 
     operations = [
         migrations.CreateModel(
@@ -36,10 +33,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("created_at", models.DateTimeField()),
-                (
-                    "not_before",
-                    models.DateTimeField(help_text="A new address waits before it is paid (protocols 9)."),
-                ),
+                ("not_before", models.DateTimeField(help_text="A new address waits before it is paid (protocols 9).")),
                 ("tx_hash", aitbc.core.fields.HashField(editable=True, max_length=32, null=True)),
                 ("block", models.BigIntegerField(null=True)),
                 ("resolved_at", models.DateTimeField(null=True)),
@@ -59,20 +53,14 @@ class Migration(migrations.Migration):
                     models.Index(fields=["user", "-id"], name="withdrawal_of_user"),
                     models.Index(fields=["address", "created_at"], name="withdrawal_to_address"),
                     models.Index(
-                        condition=models.Q(("state", "waiting")),
-                        fields=["not_before"],
-                        name="withdrawal_waiting",
+                        condition=models.Q(("state", "waiting")), fields=["not_before"], name="withdrawal_waiting"
                     ),
                 ],
                 "constraints": [
-                    models.CheckConstraint(
-                        condition=models.Q(("amount__gt", 0)), name="withdrawal_amount_positive"
-                    ),
+                    models.CheckConstraint(condition=models.Q(("amount__gt", 0)), name="withdrawal_amount_positive"),
                     models.CheckConstraint(
                         condition=models.Q(
-                            models.Q(
-                                ("resolved_at__isnull", False), ("state", "final"), ("tx_hash__isnull", False)
-                            ),
+                            models.Q(("resolved_at__isnull", False), ("state", "final"), ("tx_hash__isnull", False)),
                             models.Q(("resolved_at__isnull", False), ("state__in", ("failed", "canceled"))),
                             models.Q(("resolved_at__isnull", True), ("state__in", ("waiting", "sending"))),
                             _connector="OR",
@@ -81,5 +69,5 @@ class Migration(migrations.Migration):
                     ),
                 ],
             },
-        ),
+        )
     ]

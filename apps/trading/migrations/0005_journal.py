@@ -11,9 +11,7 @@ from aitbc.core.sql import restrict, run_file
 
 
 class Migration(migrations.Migration):
-    dependencies = [
-        ("trading", "0004_withdrawals"),
-    ]
+    dependencies = [("trading", "0004_withdrawals")]
 
     operations = [
         migrations.CreateModel(
@@ -21,22 +19,13 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "number",
-                    models.BigIntegerField(
-                        help_text="From 1, without gaps.", primary_key=True, serialize=False
-                    ),
+                    models.BigIntegerField(help_text="From 1, without gaps.", primary_key=True, serialize=False),
                 ),
-                (
-                    "upto",
-                    models.BigIntegerField(
-                        help_text="The first transaction id that is not in it.", unique=True
-                    ),
-                ),
+                ("upto", models.BigIntegerField(help_text="The first transaction id that is not in it.", unique=True)),
                 ("lines", models.IntegerField(help_text="Transfers and entries in it.")),
                 (
                     "digest",
-                    aitbc.core.fields.HashField(
-                        editable=True, help_text="SHA-256 of its lines.", max_length=32
-                    ),
+                    aitbc.core.fields.HashField(editable=True, help_text="SHA-256 of its lines.", max_length=32),
                 ),
                 (
                     "head",
@@ -48,9 +37,7 @@ class Migration(migrations.Migration):
                 ),
                 ("sealed_at", models.DateTimeField()),
             ],
-            options={
-                "ordering": ("-number",),
-            },
+            options={"ordering": ("-number",)},
         ),
         migrations.AddField(
             model_name="entry",
@@ -80,15 +67,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="entry",
-            index=django.contrib.postgres.indexes.BrinIndex(
-                autosummarize=True, fields=["xact"], name="entry_xact"
-            ),
+            index=django.contrib.postgres.indexes.BrinIndex(autosummarize=True, fields=["xact"], name="entry_xact"),
         ),
         migrations.AddIndex(
             model_name="transfer",
-            index=django.contrib.postgres.indexes.BrinIndex(
-                autosummarize=True, fields=["xact"], name="transfer_xact"
-            ),
+            index=django.contrib.postgres.indexes.BrinIndex(autosummarize=True, fields=["xact"], name="transfer_xact"),
         ),
         run_file(Path(__file__).resolve().parents[1] / "sql" / "journal.sql"),
         restrict("trading_journalblock", "SELECT"),

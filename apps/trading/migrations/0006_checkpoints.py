@@ -43,12 +43,7 @@ class Migration(migrations.Migration):
                 (
                     "pk",
                     models.CompositePrimaryKey(
-                        "account_id",
-                        "block_id",
-                        blank=True,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
+                        "account_id", "block_id", blank=True, editable=False, primary_key=True, serialize=False
                     ),
                 ),
                 (

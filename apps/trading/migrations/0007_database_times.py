@@ -5,14 +5,12 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [
-        ("trading", "0006_checkpoints"),
-    ]
+    dependencies = [("trading", "0006_checkpoints")]
 
     operations = [
         migrations.AlterField(
             model_name="payoutbatch",
             name="created_at",
             field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
-        ),
+        )
     ]

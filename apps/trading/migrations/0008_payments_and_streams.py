@@ -13,9 +13,7 @@ TABLES = ("trading_dispute", "trading_stream", "trading_stream_deposit", "tradin
 
 
 class Migration(migrations.Migration):
-    dependencies = [
-        ("trading", "0007_database_times"),
-    ]
+    dependencies = [("trading", "0007_database_times")]
 
     operations = [
         migrations.CreateModel(
@@ -34,9 +32,7 @@ class Migration(migrations.Migration):
                 ("ends_at", models.DateTimeField(null=True)),
                 ("created_at", models.DateTimeField()),
             ],
-            options={
-                "managed": False,
-            },
+            options={"managed": False},
         ),
         migrations.AlterField(
             model_name="account",
@@ -71,8 +67,7 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.RunSQL(
-            "DROP FUNCTION IF EXISTS payments_settle(uuid[], uuid[], numeric[], numeric[])",
-            migrations.RunSQL.noop,
+            "DROP FUNCTION IF EXISTS payments_settle(uuid[], uuid[], numeric[], numeric[])", migrations.RunSQL.noop
         ),
         *(run_file(SQL / name) for name in FILES),
         *(restrict(table, "SELECT") for table in TABLES),

@@ -21,22 +21,13 @@ class Migration(migrations.Migration):
             "UPDATE accounts_parameter SET maximum = 1000000000 WHERE name = 'withdrawal_daily_ait'",
             migrations.RunSQL.noop,
         ),
-        migrations.RemoveConstraint(
-            model_name="withdrawal",
-            name="withdrawal_resolved",
-        ),
+        migrations.RemoveConstraint(model_name="withdrawal", name="withdrawal_resolved"),
         migrations.AddField(
             model_name="payoutbatch",
             name="approval",
-            field=models.CharField(
-                default="0x", help_text="The approver's EIP-712 signature.", max_length=132
-            ),
+            field=models.CharField(default="0x", help_text="The approver's EIP-712 signature.", max_length=132),
         ),
-        migrations.AddField(
-            model_name="payoutbatch",
-            name="approved_at",
-            field=models.DateTimeField(null=True),
-        ),
+        migrations.AddField(model_name="payoutbatch", name="approved_at", field=models.DateTimeField(null=True)),
         migrations.AddField(
             model_name="payoutbatch",
             name="approved_by",
@@ -56,15 +47,9 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="withdrawal",
             name="approval",
-            field=models.CharField(
-                default="0x", help_text="The approver's EIP-712 signature.", max_length=132
-            ),
+            field=models.CharField(default="0x", help_text="The approver's EIP-712 signature.", max_length=132),
         ),
-        migrations.AddField(
-            model_name="withdrawal",
-            name="approved_at",
-            field=models.DateTimeField(null=True),
-        ),
+        migrations.AddField(model_name="withdrawal", name="approved_at", field=models.DateTimeField(null=True)),
         migrations.AddField(
             model_name="withdrawal",
             name="approved_by",
@@ -123,9 +108,7 @@ class Migration(migrations.Migration):
             model_name="payoutbatch",
             constraint=models.CheckConstraint(
                 condition=models.Q(
-                    models.Q(
-                        ("approval", "0x"), ("approved_at__isnull", True), ("approved_by__isnull", True)
-                    ),
+                    models.Q(("approval", "0x"), ("approved_at__isnull", True), ("approved_by__isnull", True)),
                     models.Q(
                         ("approval__regex", "^0x[0-9a-f]{130}$"),
                         ("approved_at__lte", models.F("review_until")),
@@ -143,9 +126,7 @@ class Migration(migrations.Migration):
                 condition=models.Q(
                     models.Q(("approved_by__isnull", True), ("review_until__isnull", True)),
                     models.Q(("approved_by__isnull", False), ("review_until__isnull", False)),
-                    models.Q(
-                        ("review_until__isnull", False), ("state__in", ("review", "lapsed", "canceled"))
-                    ),
+                    models.Q(("review_until__isnull", False), ("state__in", ("review", "lapsed", "canceled"))),
                     _connector="OR",
                 ),
                 name="payoutbatch_reviewed",
@@ -166,9 +147,7 @@ class Migration(migrations.Migration):
             model_name="withdrawal",
             constraint=models.CheckConstraint(
                 condition=models.Q(
-                    models.Q(
-                        ("approval", "0x"), ("approved_at__isnull", True), ("approved_by__isnull", True)
-                    ),
+                    models.Q(("approval", "0x"), ("approved_at__isnull", True), ("approved_by__isnull", True)),
                     models.Q(
                         ("approval__regex", "^0x[0-9a-f]{130}$"),
                         ("approved_at__lte", models.F("review_until")),
@@ -186,9 +165,7 @@ class Migration(migrations.Migration):
                 condition=models.Q(
                     models.Q(("approved_by__isnull", True), ("review_until__isnull", True)),
                     models.Q(("approved_by__isnull", False), ("review_until__isnull", False)),
-                    models.Q(
-                        ("review_until__isnull", False), ("state__in", ("review", "lapsed", "canceled"))
-                    ),
+                    models.Q(("review_until__isnull", False), ("state__in", ("review", "lapsed", "canceled"))),
                     _connector="OR",
                 ),
                 name="withdrawal_reviewed",
@@ -208,8 +185,7 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="withdrawal",
             constraint=models.CheckConstraint(
-                condition=models.Q(("approved_by", models.F("user")), _negated=True),
-                name="withdrawal_second_person",
+                condition=models.Q(("approved_by", models.F("user")), _negated=True), name="withdrawal_second_person"
             ),
         ),
         migrations.AddConstraint(

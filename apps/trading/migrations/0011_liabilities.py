@@ -9,10 +9,7 @@ from aitbc.core.sql import restrict, run_file
 
 
 class Migration(migrations.Migration):
-    dependencies = [
-        ("chain", "0001_initial"),
-        ("trading", "0010_second_person"),
-    ]
+    dependencies = [("chain", "0001_initial"), ("trading", "0010_second_person")]
 
     operations = [
         migrations.AddField(
@@ -25,20 +22,14 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="reservecheck",
             name="proof",
-            field=models.UUIDField(
-                help_text="A tree of what is owed, of this snapshot.", null=True, unique=True
-            ),
+            field=models.UUIDField(help_text="A tree of what is owed, of this snapshot.", null=True, unique=True),
         ),
         migrations.AddField(
             model_name="reservecheck",
             name="root",
             field=aitbc.core.fields.HashField(editable=True, max_length=32, null=True),
         ),
-        migrations.AddField(
-            model_name="reservecheck",
-            name="users",
-            field=models.PositiveIntegerField(null=True),
-        ),
+        migrations.AddField(model_name="reservecheck", name="users", field=models.PositiveIntegerField(null=True)),
         run_file(Path(__file__).resolve().parents[1] / "sql" / "liabilities.sql"),
         restrict("trading_liability_node", "SELECT"),
     ]

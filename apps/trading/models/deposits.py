@@ -41,9 +41,7 @@ class Deposit(models.Model):
 
     id = models.UUIDField(primary_key=True)
     network = models.CharField(max_length=20)
-    user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="deposits"
-    )
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="deposits")
     booked = models.CharField(max_length=12, choices=Booked)
     asset = models.CharField(max_length=12)
     amount = AmountField()
@@ -65,7 +63,7 @@ class Deposit(models.Model):
             ),
         ]
         indexes: ClassVar[list[models.Index]] = [
-            models.Index(fields=["user", "-created_at", "-id"], name="deposit_of_user"),
+            models.Index(fields=["user", "-created_at", "-id"], name="deposit_of_user")
         ]
 
     def __str__(self) -> str:

@@ -49,12 +49,8 @@ class Account(models.Model):
     )
     asset = models.ForeignKey(Asset, on_delete=models.PROTECT, db_index=False)
     kind = models.CharField(max_length=12, choices=Kind)
-    chain = models.CharField(
-        max_length=20, blank=True, help_text="Network of external and claimable accounts."
-    )
-    shard = models.SmallIntegerField(
-        default=0, help_text="Hot accounts without a limit are spread over shards."
-    )
+    chain = models.CharField(max_length=20, blank=True, help_text="Network of external and claimable accounts.")
+    shard = models.SmallIntegerField(default=0, help_text="Hot accounts without a limit are spread over shards.")
     posted = AmountField(default=0)
     held = AmountField(default=0)
     overdraft = models.BooleanField(default=False, help_text="Mirrors value outside, so it may go negative.")
@@ -63,9 +59,7 @@ class Account(models.Model):
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(
-                fields=["owner", "asset", "kind", "chain", "shard"],
-                name="account_one_per_kind",
-                nulls_distinct=False,
+                fields=["owner", "asset", "kind", "chain", "shard"], name="account_one_per_kind", nulls_distinct=False
             ),
             models.CheckConstraint(condition=Q(held__gte=0), name="account_held_not_negative"),
             models.CheckConstraint(
@@ -90,9 +84,7 @@ class Transfer(models.Model):
     kind = models.CharField(max_length=24)
     state = models.CharField(max_length=8, choices=State)
     # No index by account or state: entries are read by account, and a hold's resolution stays a HOT update.
-    debit = models.ForeignKey(
-        Account, on_delete=models.PROTECT, related_name="+", db_constraint=False, db_index=False
-    )
+    debit = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="+", db_constraint=False, db_index=False)
     credit = models.ForeignKey(
         Account,
         null=True,

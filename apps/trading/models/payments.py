@@ -21,11 +21,7 @@ class Payment(models.Model):
     id = models.UUIDField(primary_key=True)
     job = models.UUIDField(unique=True)
     client = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        on_delete=models.PROTECT,
-        related_name="payments",
-        db_constraint=False,
-        db_index=False,
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="payments", db_constraint=False, db_index=False
     )
     provider = models.ForeignKey(
         settings.AUTH_USER_MODEL,

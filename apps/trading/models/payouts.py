@@ -14,9 +14,7 @@ from apps.trading.models.reviews import Reviewed
 class PayoutTarget(models.Model):
     """A provider with `payout=chain`: his available balance goes to this address."""
 
-    user = models.OneToOneField(
-        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="payout_target"
-    )
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="payout_target")
     network = models.CharField(max_length=20)
     address = AddressField()
     set_at = models.DateTimeField(help_text="a new address waits before it is paid (protocols 9)")
@@ -73,9 +71,7 @@ class PayoutLeaf(models.Model):
             models.UniqueConstraint(fields=["batch", "user"], name="payoutleaf_user_once_per_batch"),
             models.CheckConstraint(condition=Q(amount__gt=0), name="payoutleaf_amount_positive"),
         ]
-        indexes: ClassVar[list[models.Index]] = [
-            models.Index(fields=["user", "-id"], name="payoutleaf_of_user")
-        ]
+        indexes: ClassVar[list[models.Index]] = [models.Index(fields=["user", "-id"], name="payoutleaf_of_user")]
 
     def __str__(self) -> str:
         return f"{self.position} of {self.batch_id}"
@@ -92,9 +88,7 @@ class ReserveCheck(models.Model):
     unswept = AmountField(help_text="what lies at deposit addresses")
     liabilities = AmountField(help_text="what the ledger owes: the mirror account, negated")
     pending = AmountField(help_text="net flow of final events that the ledger has not posted yet")
-    difference = AmountField(
-        help_text="contract + unswept - liabilities - pending; anything but 0 is an alarm"
-    )
+    difference = AmountField(help_text="contract + unswept - liabilities - pending; anything but 0 is an alarm")
     proof = models.UUIDField(null=True, unique=True, help_text="A tree of what is owed, of this snapshot.")
     root = HashField(null=True)
     owed = AmountField(null=True, help_text="to all users: the sum at the root")
@@ -104,7 +98,7 @@ class ReserveCheck(models.Model):
     class Meta:
         ordering = ("-id",)
         indexes: ClassVar[list[models.Index]] = [
-            models.Index(fields=["network", "asset", "-id"], name="reservecheck_latest"),
+            models.Index(fields=["network", "asset", "-id"], name="reservecheck_latest")
         ]
 
     def __str__(self) -> str:

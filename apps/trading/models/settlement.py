@@ -27,11 +27,7 @@ class ReceiptLeaf(models.Model):
         verbose_name_plural = "receipt leaves"
         indexes = [
             models.Index(fields=["id"], name="leaf_unbatched", condition=models.Q(batch__isnull=True)),
-            models.Index(
-                fields=["batch", "position"],
-                name="leaf_of_batch",
-                condition=models.Q(batch__isnull=False),
-            ),
+            models.Index(fields=["batch", "position"], name="leaf_of_batch", condition=models.Q(batch__isnull=False)),
         ]
 
     def __str__(self) -> str:
@@ -61,9 +57,7 @@ class SettlementBatch(models.Model):
         db_table = "trading_settlement_batch"
         verbose_name_plural = "settlement batches"
         ordering = ("-id",)
-        constraints = [
-            models.CheckConstraint(condition=models.Q(receipts__gt=0), name="settlement_batch_not_empty"),
-        ]
+        constraints = [models.CheckConstraint(condition=models.Q(receipts__gt=0), name="settlement_batch_not_empty")]
 
     def __str__(self) -> str:
         return f"settlement {self.id}"

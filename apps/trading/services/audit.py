@@ -143,10 +143,7 @@ _SINCE: dict[str, str] = {
     ),
     "payment_agrees_with_its_hold": RULES["payment_agrees_with_its_hold"]
     .replace("LEFT JOIN trading_transfer h", "LEFT JOIN public.trading_transfer h")
-    .replace(
-        "WHERE h.id IS NULL",
-        "WHERE p.id IN (SELECT coalesce(hold, id) FROM trading_transfer) AND (h.id IS NULL",
-    )
+    .replace("WHERE h.id IS NULL", "WHERE p.id IN (SELECT coalesce(hold, id) FROM trading_transfer) AND (h.id IS NULL")
     + ")",
     "checkpoint_is_fold_of_entries": """
         SELECT b.account_id::text FROM (
@@ -174,9 +171,7 @@ def audit(*, since: dt.datetime | None = None) -> list[Finding]:
     never sees them a moment apart. It may take longer than a request is allowed to.
     """
     start = _checkpoint(since) if since else None
-    rules, first = (
-        (RULES | _SINCE, f"{_NEWER}{_FOLD.strip().removeprefix('WITH ')}") if start else (RULES, _FOLD)
-    )
+    rules, first = (RULES | _SINCE, f"{_NEWER}{_FOLD.strip().removeprefix('WITH ')}") if start else (RULES, _FOLD)
     parts = [
         f"SELECT '{rule}', count(*), min(x.offender) FROM ({offenders}) AS x(offender)"
         for rule, offenders in rules.items()

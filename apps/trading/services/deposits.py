@@ -35,9 +35,7 @@ def deposit_address(*, user: UUID | None) -> str:
     )
     with transaction.atomic():
         status = NetworkStatus.objects.select_for_update().filter(network=network).first()
-        _, created = DepositAddress.objects.get_or_create(
-            network=network, user_id=user, defaults={"address": address}
-        )
+        _, created = DepositAddress.objects.get_or_create(network=network, user_id=user, defaults={"address": address})
         if created and status is not None:
             _credit_earlier(status, address)
     return address

@@ -27,9 +27,7 @@ def call(function: str, *arguments: object) -> Any:
         raise refusal(why.message_primary, why.message_detail, **context) from error
 
 
-def act(
-    action: Action, *, user: UUID, payment: UUID, job: UUID, reason: str, amount: int | None = None
-) -> str:
+def act(action: Action, *, user: UUID, payment: UUID, job: UUID, reason: str, amount: int | None = None) -> str:
     """The payment as JSON text after its client released or disputed it, or its provider gave `amount` of
     it back (smallest units; None: all). A client's refund is a dispute. Conflict "payment.not_final",
     "payment.disputed", "payment.final", "payment.window_closed", "payment.dispute_resolved"."""

@@ -40,8 +40,7 @@ class Item:
 def account_id(*, owner: UUID | None, kind: str, asset: str = "AIT", chain: str = "", shard: int = 0) -> int:
     """The account's id; it is created when first asked for."""
     found: int = db.value(
-        "SELECT ledger_account(%s::uuid, %s::text, %s::text, %s::text, %s::int)",
-        (owner, asset, kind, chain, shard),
+        "SELECT ledger_account(%s::uuid, %s::text, %s::text, %s::text, %s::int)", (owner, asset, kind, chain, shard)
     )
     return found
 
@@ -53,18 +52,7 @@ def apply(items: Sequence[Item]) -> list[str]:
     """
     columns = [
         [getattr(item, name) for item in items]
-        for name in (
-            "id",
-            "action",
-            "debit",
-            "credit",
-            "amount",
-            "hold",
-            "kind",
-            "reference",
-            "link",
-            "timeout",
-        )
+        for name in ("id", "action", "debit", "credit", "amount", "hold", "kind", "reference", "link", "timeout")
     ]
     for _ in items:
         try:
@@ -101,12 +89,6 @@ def refusal(code: str, item: Item) -> Conflict | Invalid | NotFound:
         return Conflict("payment.insufficient_funds", "the available balance does not cover this amount")
     if code in ("hold_unknown", "account_unknown"):
         return NotFound(f"ledger.{code}", f"the ledger does not know what {item.kind} refers to")
-    if code in (
-        "amount_not_positive",
-        "amount_too_large",
-        "same_account",
-        "asset_mismatch",
-        "timeout_not_positive",
-    ):
+    if code in ("amount_not_positive", "amount_too_large", "same_account", "asset_mismatch", "timeout_not_positive"):
         return Invalid(f"ledger.{code}", f"the ledger refused {item.kind}: {code.replace('_', ' ')}")
     return Conflict(f"ledger.{code}", f"the ledger refused {item.kind}: {code.replace('_', ' ')}")

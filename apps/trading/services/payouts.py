@@ -33,8 +33,7 @@ def set_target(*, user: UUID, address: str | None) -> PayoutTarget | None:
     checked = withdrawals.recipient(address)
     with transaction.atomic():
         target, created = PayoutTarget.objects.select_for_update().get_or_create(
-            user_id=user,
-            defaults={"network": settings.CHAIN_NETWORK, "address": checked, "set_at": database_now()},
+            user_id=user, defaults={"network": settings.CHAIN_NETWORK, "address": checked, "set_at": database_now()}
         )
         if not created and target.address != checked:
             target.address, target.set_at = checked, database_now()
@@ -55,9 +54,7 @@ def seal_payouts(*, minimum: int, most: int, wait_seconds: int, alone: int) -> P
         (batch.pk, batch.network, wait_seconds, minimum, most),
     )
     leaves = [
-        PayoutLeaf(
-            batch=batch, position=position, user_id=user, address=address, amount=int(amount), hold=hold
-        )
+        PayoutLeaf(batch=batch, position=position, user_id=user, address=address, amount=int(amount), hold=hold)
         for position, user, address, amount, hold in taken
     ]
     if not leaves:

@@ -24,9 +24,7 @@ def reversal(transfer_id: UUID) -> ledger.Item:
     if found is None:
         raise NotFound("ledger.transfer_unknown", "the ledger has no transfer of this id")
     if found.credit_id is None or found.kind.startswith(MANAGED) or found.kind == "reversal":
-        raise Conflict(
-            "ledger.not_reversible", f"a {found.state} {found.kind} is not corrected by a reversal"
-        )
+        raise Conflict("ledger.not_reversible", f"a {found.state} {found.kind} is not corrected by a reversal")
     return ledger.Item(
         id=uuid5(_NAMESPACE, str(found.id)),
         action="transfer",
@@ -49,7 +47,5 @@ def reverse(transfer_id: UUID, *, reason: str) -> UUID:
         if code not in ("ok", "exists"):
             raise ledger.refusal(code, item)
         if code == "ok":
-            announce(
-                "trading.transfer_reversed", str(transfer_id), {"reversal": str(item.id), "reason": reason}
-            )
+            announce("trading.transfer_reversed", str(transfer_id), {"reversal": str(item.id), "reason": reason})
     return item.id

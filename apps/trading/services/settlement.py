@@ -27,15 +27,11 @@ def seal_batch(*, limit: int, older_than: int = 0) -> SettlementBatch | None:
     None when nothing waits, or when fewer than `limit` wait and none is `older_than` seconds old.
     """
     batch_id = uuid7()
-    taken = db.rows(
-        "SELECT leaf FROM receipts_take(%s::uuid, %s::int, %s::int)", (batch_id, limit, older_than)
-    )
+    taken = db.rows("SELECT leaf FROM receipts_take(%s::uuid, %s::int, %s::int)", (batch_id, limit, older_than))
     if not taken:
         return None
     root = "0x" + merkle.root([bytes(leaf) for (leaf,) in taken]).hex()
-    batch = SettlementBatch.objects.create(
-        id=batch_id, network=settings.CHAIN_NETWORK, root=root, receipts=len(taken)
-    )
+    batch = SettlementBatch.objects.create(id=batch_id, network=settings.CHAIN_NETWORK, root=root, receipts=len(taken))
     intents.request_intent(
         kind="settlement.anchor",
         business_key=f"anchor:{batch_id}",

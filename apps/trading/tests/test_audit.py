@@ -184,10 +184,7 @@ DEFECTS: dict[str, tuple[str, set[str]]] = {
         f"UPDATE trading_account SET held = held - 7 WHERE id = {ALICE}",
         {"one_resolution_per_hold"},
     ),
-    "a void that is gone": (
-        "DELETE FROM trading_transfer WHERE kind = 'test.void'",
-        {"one_resolution_per_hold"},
-    ),
+    "a void that is gone": ("DELETE FROM trading_transfer WHERE kind = 'test.void'", {"one_resolution_per_hold"}),
     "a void of a posted hold": (
         f"UPDATE trading_transfer SET hold = {POSTED_HOLD} WHERE kind = 'test.void'",
         {"one_resolution_per_hold", "resolution_has_its_hold"},
@@ -260,17 +257,13 @@ DEFECTS: dict[str, tuple[str, set[str]]] = {
         "UPDATE trading_dispute SET refund = refund - 1 WHERE refund IS NOT NULL",
         {"dispute_agrees_with_its_payment"},
     ),
-    "a dispute that is gone": (
-        "DELETE FROM trading_dispute WHERE refund IS NULL",
-        {"dispute_agrees_with_its_payment"},
-    ),
+    "a dispute that is gone": ("DELETE FROM trading_dispute WHERE refund IS NULL", {"dispute_agrees_with_its_payment"}),
     "a dispute about a unit more": (
         "UPDATE trading_dispute SET total = total + 1 WHERE refund IS NULL",
         {"dispute_agrees_with_its_payment"},
     ),
     "a disputed payment that matures": (
-        "UPDATE trading_payment SET state = 'partially_released', matures_at = now() "
-        "WHERE state = 'disputed'",
+        "UPDATE trading_payment SET state = 'partially_released', matures_at = now() WHERE state = 'disputed'",
         {"dispute_agrees_with_its_payment"},
     ),
     "a disputed payment called matured": (
@@ -299,11 +292,7 @@ DEFECTS: dict[str, tuple[str, set[str]]] = {
         "UPDATE trading_stream_deposit SET amount = amount + 1 "
         f"WHERE number = 1 AND stream_id = {OPEN_STREAM};"
         f"UPDATE trading_stream SET deposited = deposited + 1 WHERE id = {OPEN_STREAM}",
-        {
-            "stream_agrees_with_its_transfers",
-            "stream_ends_when_its_funds_do",
-            "escrow_is_sum_of_open_streams",
-        },
+        {"stream_agrees_with_its_transfers", "stream_ends_when_its_funds_do", "escrow_is_sum_of_open_streams"},
     ),
     "a rate a unit higher": (
         f"UPDATE trading_stream SET rate = rate + 1 WHERE id = {OPEN_STREAM}",
@@ -328,8 +317,7 @@ DEFECTS: dict[str, tuple[str, set[str]]] = {
         {"journal_chain_verifies"},
     ),
     "a row slipped in among the sealed": (
-        "UPDATE trading_transfer SET xact = (SELECT min(upto) FROM trading_journalblock) - 1 "
-        "WHERE kind = 'job.fee'",
+        "UPDATE trading_transfer SET xact = (SELECT min(upto) FROM trading_journalblock) - 1 WHERE kind = 'job.fee'",
         {"journal_chain_verifies"},
     ),
     "a block's digest": (
@@ -340,10 +328,7 @@ DEFECTS: dict[str, tuple[str, set[str]]] = {
         "UPDATE trading_journalblock SET head = sha256('other') WHERE number = 1",
         {"journal_chain_verifies"},
     ),
-    "a block that is gone": (
-        "DELETE FROM trading_journalblock WHERE number = 1",
-        {"journal_chain_verifies"},
-    ),
+    "a block that is gone": ("DELETE FROM trading_journalblock WHERE number = 1", {"journal_chain_verifies"}),
 }
 
 
@@ -353,10 +338,7 @@ CHANGES_A_FACT = re.compile(r"(UPDATE|DELETE FROM) trading_(entry|transfer) (?!S
 
 
 # What an audit since the first checkpoint sees otherwise.
-BEFORE_THE_CHECKPOINT = {
-    "a row slipped in among the sealed",
-    "a unit on a checkpoint",
-}
+BEFORE_THE_CHECKPOINT = {"a row slipped in among the sealed", "a unit on a checkpoint"}
 BY_OTHER_ROWS = {"held_is_sum_of_open_holds"}  # the states of holds here, their resolutions there
 
 
@@ -473,9 +455,5 @@ def test_the_command_fails_in_json_too(planted):
     report = json.loads(out)
     assert (code, report["ok"]) == (1, False)
     (finding,) = report["findings"]
-    assert finding == {
-        "rule": "held_is_sum_of_open_holds",
-        "count": 1,
-        "example": db.value(f"SELECT {ALICE}::text"),
-    }
+    assert finding == {"rule": "held_is_sum_of_open_holds", "count": 1, "example": db.value(f"SELECT {ALICE}::text")}
     assert "held_is_sum_of_open_holds" in error

@@ -71,11 +71,7 @@ FORBIDDEN = {
     "drop": "DROP TABLE {table}",
     "take over": "ALTER TABLE {table} OWNER TO CURRENT_USER",
 }
-KEYS = {
-    "trading_dispute": "payment_id",
-    "trading_stream_deposit": "stream_id",
-    "trading_stream_payee": "stream_id",
-}
+KEYS = {"trading_dispute": "payment_id", "trading_stream_deposit": "stream_id", "trading_stream_payee": "stream_id"}
 
 
 @pytest.mark.parametrize("table", MONEY)
@@ -151,14 +147,7 @@ def test_functions_are_for_the_application_only_and_the_powerful_ones_have_a_fix
     powerful = {name for name, definer, *_ in found if definer}
     assert powerful == {
         *("ledger_account", "ledger_apply", "payments_open", "payments_settle", "payments_mature"),
-        *(
-            "journal_seal",
-            "ledger_expire",
-            "ledger_checkpoint",
-            "liabilities_prove",
-            "audit_row",
-            "audit_write",
-        ),
+        *("journal_seal", "ledger_expire", "ledger_checkpoint", "liabilities_prove", "audit_row", "audit_write"),
         *(f"payment_{what}" for what in ("release", "refund", "dispute", "resolve")),
         *(f"stream_{what}" for what in ("open", "deposit", "set_rate", "settle", "close", "next")),
     }
@@ -218,8 +207,7 @@ OWNERS_ATTEMPTS = {
         "payment_adds_up",
     ),
     "refund less than nothing": (
-        "UPDATE trading_payment SET state = 'released', released = held + 1, refunded = -1, "
-        "matures_at = now()",
+        "UPDATE trading_payment SET state = 'released', released = held + 1, refunded = -1, matures_at = now()",
         "payment_parts_not_negative",
     ),
 }
@@ -264,7 +252,4 @@ def test_a_pending_transfer_leaves_that_state_with_its_facts_unchanged():
 
 def test_balances_after_all_attempts_are_what_was_booked():
     assert sum(posted for (posted,) in db.rows("SELECT posted FROM trading_account")) == 0
-    assert sorted(balance(id)[1] for (id,) in db.rows("SELECT id FROM trading_account WHERE held > 0")) == [
-        7,
-        20,
-    ]
+    assert sorted(balance(id)[1] for (id,) in db.rows("SELECT id FROM trading_account WHERE held > 0")) == [7, 20]

@@ -54,12 +54,7 @@ def test_tokens_at_a_deposit_address_are_credited_when_final_and_only_once(net, 
     assert balance("available", alice) == 7 * AIT
     assert external() == -7 * AIT
     deposit = Deposit.objects.get()
-    assert (deposit.user_id, deposit.booked, deposit.amount, deposit.address) == (
-        alice,
-        "user",
-        7 * AIT,
-        address,
-    )
+    assert (deposit.user_id, deposit.booked, deposit.amount, deposit.address) == (alice, "user", 7 * AIT, address)
     net.settle(net.worker())
     assert balance("available", alice) == 7 * AIT
 

@@ -198,10 +198,7 @@ def test_a_provider_gives_a_maturing_earning_back(alice, mike):
     document = read(post(mike, payment, "refund", reason="my fault"))
 
     assert amounts(payment) == ("refunded", 0, 0, 300)
-    assert (document["refunded"]["amount"], document["matures_at"]) == (
-        "0.0000000000000003",
-        None,
-    )
+    assert (document["refunded"]["amount"], document["matures_at"]) == ("0.0000000000000003", None)
     assert of(alice.id, "available") == (1000, 0)
     assert (of(mike.id, "maturing"), fees()) == ((0, 0), 0)
     assert mature() == 0
@@ -383,11 +380,7 @@ def test_no_state_is_left_by_raw_sql(change, committed_db):
     cast.fund(alice.id, 1000)
     payment = paid(alice, mike)
     post(alice, payment, "refund")
-    with (
-        pytest.raises(IntegrityError),
-        transaction.atomic(using="owner"),
-        connections["owner"].cursor() as cursor,
-    ):
+    with pytest.raises(IntegrityError), transaction.atomic(using="owner"), connections["owner"].cursor() as cursor:
         cursor.execute(change.format(olga=olga.id))
 
 

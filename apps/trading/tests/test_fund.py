@@ -26,8 +26,7 @@ def fund(*args: str) -> dict:
 
 def available(user) -> int:
     found = db.value(
-        "SELECT coalesce(sum(posted), 0) FROM trading_account WHERE owner_id = %s AND kind = 'available'",
-        (user,),
+        "SELECT coalesce(sum(posted), 0) FROM trading_account WHERE owner_id = %s AND kind = 'available'", (user,)
     )
     return int(found)
 

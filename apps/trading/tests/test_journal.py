@@ -57,10 +57,7 @@ def test_the_head_is_the_hash_that_its_parts_say():
     account(10)
     sealed()
     block = JournalBlock.objects.get()
-    lines = [
-        line
-        for (line,) in db.rows("SELECT line FROM journal_lines(0, 9223372036854775807) ORDER BY part, key")
-    ]
+    lines = [line for (line,) in db.rows("SELECT line FROM journal_lines(0, 9223372036854775807) ORDER BY part, key")]
     digest = hashlib.sha256("\n".join(lines).encode()).digest()
     parts = b"aitbc.journal" + (1).to_bytes(8, "big") + b"" + block.upto.to_bytes(8, "big") + digest
     assert block.digest == "0x" + digest.hex()
@@ -122,9 +119,7 @@ def test_sealers_and_writers_at_once_miss_and_repeat_nothing(in_threads):
     assert audit() == []
 
 
-@pytest.mark.parametrize(
-    "sql", ["UPDATE trading_journalblock SET lines = 0", "DELETE FROM trading_journalblock"]
-)
+@pytest.mark.parametrize("sql", ["UPDATE trading_journalblock SET lines = 0", "DELETE FROM trading_journalblock"])
 def test_a_block_stays(sql):
     account(1)
     sealed()

@@ -12,18 +12,7 @@ from aitbc.core.ids import uuid7
 from apps.trading.models import Account, Asset, Entry, Transfer
 from apps.trading.services import ledger
 from apps.trading.services.audit import audit
-from apps.trading.tests.books import (
-    account,
-    balance,
-    books,
-    hold,
-    opened,
-    outside,
-    post,
-    transfer,
-    user,
-    void,
-)
+from apps.trading.tests.books import account, balance, books, hold, opened, outside, post, transfer, user, void
 
 
 @pytest.fixture(autouse=True)
@@ -87,9 +76,7 @@ def test_the_external_account_mirrors_value_outside_and_goes_below_zero():
     assert (balance(mirror), balance(alice)) == ((-(10**30), 0), (10**30, 0))
 
 
-@pytest.mark.parametrize(
-    "amount", [0, -1, -(10**30), 1.5, Decimal("0.1"), Decimal("NaN"), None], ids=lambda a: str(a)
-)
+@pytest.mark.parametrize("amount", [0, -1, -(10**30), 1.5, Decimal("0.1"), Decimal("NaN"), None], ids=lambda a: str(a))
 def test_an_amount_is_a_positive_whole_number(amount):
     alice, bob = account(10), account()
     held = opened(alice, 5)
@@ -122,9 +109,7 @@ def test_the_largest_amount_fits():
 def test_an_unknown_account_is_refused_on_either_side(unknown):
     alice = account(10)
     held = opened(alice, 5)
-    codes = refused(
-        transfer(unknown, alice, 1), transfer(alice, unknown, 1), hold(unknown, 1), post(held, unknown, 1)
-    )
+    codes = refused(transfer(unknown, alice, 1), transfer(alice, unknown, 1), hold(unknown, 1), post(held, unknown, 1))
     assert codes == ["account_unknown"] * 4
 
 
@@ -229,11 +214,7 @@ def test_only_a_hold_can_be_posted_or_voided():
 def test_a_hold_made_in_the_same_call_is_not_known_yet():
     alice, bob = account(10), account()
     item = hold(alice, 5)
-    assert ledger.apply([item, post(item.id, bob, 5), void(item.id)]) == [
-        "ok",
-        "hold_unknown",
-        "hold_unknown",
-    ]
+    assert ledger.apply([item, post(item.id, bob, 5), void(item.id)]) == ["ok", "hold_unknown", "hold_unknown"]
     assert balance(alice) == (10, 5)
 
 
@@ -359,9 +340,7 @@ def test_a_linked_group_is_applied_whole():
 def test_a_linked_group_with_one_refusal_changes_nothing():
     alice, bob = account(10), account()
     held = opened(alice, 5)
-    codes = refused(
-        *linked(transfer(alice, bob, 5), post(held, bob, 5), transfer(alice, bob, 1), hold(alice, 0))
-    )
+    codes = refused(*linked(transfer(alice, bob, 5), post(held, bob, 5), transfer(alice, bob, 1), hold(alice, 0)))
     assert codes == ["linked_failed", "linked_failed", "insufficient_funds", "amount_not_positive"]
 
 
@@ -458,9 +437,7 @@ def test_an_account_is_made_once():
     first = ledger.account_id(owner=owner, kind="available")
     assert ledger.account_id(owner=owner, kind="available") == first
     assert ledger.account_id(owner=owner, kind="maturing") != first
-    assert ledger.account_id(owner=None, kind="fees", shard=3) == ledger.account_id(
-        owner=None, kind="fees", shard=3
-    )
+    assert ledger.account_id(owner=None, kind="fees", shard=3) == ledger.account_id(owner=None, kind="fees", shard=3)
     assert ledger.account_id(owner=None, kind="external", chain="a") != ledger.account_id(
         owner=None, kind="external", chain="b"
     )

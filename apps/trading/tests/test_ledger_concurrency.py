@@ -199,9 +199,7 @@ def test_readers_never_see_a_transfer_by_half(in_threads):
     assert balance(outside())[0] == -200
 
 
-@pytest.mark.parametrize(
-    "each", [100, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
-)
+@pytest.mark.parametrize("each", [100, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_sixteen_workers_on_one_hot_and_a_hundred_other_accounts(in_threads, each):
     """Both ways over the hot one, singles and small batches: every transfer succeeds, none waits for ever."""
     hot, *others = (account(1_000_000) for _ in range(101))
@@ -228,9 +226,7 @@ def test_sixteen_workers_on_one_hot_and_a_hundred_other_accounts(in_threads, eac
         return codes
 
     assert sum(in_threads(pay, WORKERS), Counter()) == {"ok": each * WORKERS}
-    assert {one: balance(one) for one in (hot, *others)} == {
-        one: (1_000_000 + delta[one], 0) for one in (hot, *others)
-    }
+    assert {one: balance(one) for one in (hot, *others)} == {one: (1_000_000 + delta[one], 0) for one in (hot, *others)}
 
 
 def test_fifty_tasks_spend_the_same_last_unit_once(in_threads):
@@ -245,8 +241,7 @@ def test_ten_thousand_requests_each_sent_one_to_five_times_at_once_count_once(in
     random = Random(3)
     alice, bob = account(100_000), account()
     requests = [
-        transfer(alice, bob, 1) if random.random() < 0.7 else hold(alice, 1, timeout=3600)
-        for _ in range(10_000)
+        transfer(alice, bob, 1) if random.random() < 0.7 else hold(alice, 1, timeout=3600) for _ in range(10_000)
     ]
     sent = [(n, copy) for n in range(len(requests)) for copy in range(random.randint(1, 5))]
     lanes: list[list[int]] = [[] for _ in range(WORKERS)]

@@ -138,9 +138,7 @@ def check(machine, codes, **profile):
 
 def test_the_ledger_agrees_with_the_oracle():
     common = {code for code in CODES if not code.startswith("exists_with")}
-    check(
-        Ledger, common, max_examples=40, stateful_step_count=20, phases=[Phase.generate]
-    )  # a failure ends it at once
+    check(Ledger, common, max_examples=40, stateful_step_count=20, phases=[Phase.generate])  # a failure ends it at once
 
 
 @pytest.mark.slow

@@ -88,9 +88,7 @@ def test_over_http_the_root_is_public_and_a_proof_its_owners(net, people, client
     file = tmp_path / "proof.json"
     file.write_text(json.dumps(mine))
     call_command("verify_liability", file)
-    assert capsys.readouterr().out.startswith(
-        f"valid: {AIT} units of {15 * AIT} are owed, root {mine['root']}"
-    )
+    assert capsys.readouterr().out.startswith(f"valid: {AIT} units of {15 * AIT} are owed, root {mine['root']}")
     for broken in (mine | {"amount": str(AIT + 1)}, mine | {"salt": None}, [], {}):
         file.write_text(json.dumps(broken))
         with pytest.raises(CommandError, match="NOT a valid proof"):
@@ -149,17 +147,13 @@ def test_any_unit_or_bit_that_differs_is_caught(net, people):
 def test_a_user_who_is_dropped_shows_in_the_sum(net, people):
     """A tree without him cannot have the total of all: it differs from what the chain holds for users."""
     check = check_reserves(prove=True)
-    leaves = db.rows(
-        "SELECT person, salt, total FROM trading_liability_node WHERE salt IS NOT NULL ORDER BY place"
-    )
+    leaves = db.rows("SELECT person, salt, total FROM trading_liability_node WHERE salt IS NOT NULL ORDER BY place")
     assert built(leaves) == (check.root, check.owed)  # an implementation of its own
 
     root, total = built([leaf for leaf in leaves if leaf[0] != people[4].id])
 
     assert total == check.owed - 5 * AIT
-    assert (
-        total != check.contract + check.unswept - check.pending == check.owed
-    )  # no money is the platform's here
+    assert total != check.contract + check.unswept - check.pending == check.owed  # no money is the platform's here
     assert liability_tree.verify(proof_of(people[4])) == 5 * AIT
     with pytest.raises(ValueError, match="does not lead"):
         liability_tree.verify(proof_of(people[4]) | {"root": root[2:], "total": str(total)})
@@ -171,9 +165,7 @@ def built(leaves: list) -> tuple[str, int]:
     while len(row) > 1:
         pairs = [row[i : i + 2] for i in range(0, len(row), 2)]
         row = [
-            (_sha256(f"node:{p[0][0]}:{p[0][1]}:{p[1][0]}:{p[1][1]}"), p[0][1] + p[1][1])
-            if len(p) == 2
-            else p[0]
+            (_sha256(f"node:{p[0][0]}:{p[0][1]}:{p[1][0]}:{p[1][1]}"), p[0][1] + p[1][1]) if len(p) == 2 else p[0]
             for p in pairs
         ]
     return "0x" + row[0][0], row[0][1]
@@ -195,9 +187,7 @@ def test_the_application_cannot_write_a_tree_by_hand(net, people):
     with connections["owner"].cursor() as owner:
         for amount in (-1, 2**127):
             with pytest.raises(IntegrityError), transaction.atomic("owner"):
-                owner.execute(
-                    "INSERT INTO trading_liability_node VALUES (%s, 9, 9, '', %s)", [check.proof, amount]
-                )
+                owner.execute("INSERT INTO trading_liability_node VALUES (%s, 9, 9, '', %s)", [check.proof, amount])
 
 
 def test_before_any_proof_and_with_nobody_there_is_none(net):
@@ -245,9 +235,7 @@ def test_a_tree_of_any_size_is_built_in_seconds_and_proves_everybody(committed_d
         owner.execute("SELECT * FROM liabilities_prove('ait-devnet')")
         proof, root, total, count = owner.fetchone()
         seconds = time.perf_counter() - begun
-        owner.execute(
-            "SELECT owner_id, posted FROM trading_account WHERE asset_id = 'AIT' AND owner_id IS NOT NULL"
-        )
+        owner.execute("SELECT owner_id, posted FROM trading_account WHERE asset_id = 'AIT' AND owner_id IS NOT NULL")
         balances = dict(owner.fetchall())
         assert (count, int(total)) == (users, int(sum(balances.values())))
         for who in random.Random(users).sample(sorted(balances), min(users, 50)):

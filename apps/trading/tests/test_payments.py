@@ -63,8 +63,7 @@ def settle(*items):
     """Items are (job, provider, total, fee)."""
     jobs, providers, totals, fees = ([*column] for column in zip(*items, strict=True))
     return db.value(
-        "SELECT payments_settle(%s::uuid[], %s::uuid[], %s::numeric[], %s::numeric[])",
-        (jobs, providers, totals, fees),
+        "SELECT payments_settle(%s::uuid[], %s::uuid[], %s::numeric[], %s::numeric[])", (jobs, providers, totals, fees)
     )
 
 
@@ -163,12 +162,7 @@ def test_settling_splits_what_was_held(case, client, provider):
     assert settle((job, provider, total, fee)) == 1
 
     payment = Payment.objects.get(job=job)
-    assert (payment.state, payment.released, payment.fee, payment.refunded) == (
-        state,
-        released,
-        kept,
-        refunded,
-    )
+    assert (payment.state, payment.released, payment.fee, payment.refunded) == (state, released, kept, refunded)
     assert payment.provider_id == (provider if total else None)
     assert (payment.matures_at is not None) == (released > 0)
     assert of(client, "available") == (1000 - total, 0)
@@ -195,10 +189,7 @@ def test_a_batch_settles_each_job_to_its_provider(client, provider):
     other = user("other").pk
     jobs = [opened(client, 100) for _ in range(4)]
     count = settle(
-        (jobs[3], other, 40, 4),
-        (jobs[0], provider, 100, 10),
-        (jobs[1], None, 0, 0),
-        (jobs[2], provider, 7, 7),
+        (jobs[3], other, 40, 4), (jobs[0], provider, 100, 10), (jobs[1], None, 0, 0), (jobs[2], provider, 7, 7)
     )
     assert count == 4
     assert (of(provider, "maturing"), of(other, "maturing")) == ((90, 0), (36, 0))
@@ -206,10 +197,7 @@ def test_a_batch_settles_each_job_to_its_provider(client, provider):
     assert of(client, "available") == (1000 - 147, 0)
 
 
-@pytest.mark.parametrize(
-    ("total", "fee"),
-    [(301, 8), (10, 11), (-1, 0), (10, -1), (None, 0), (10, None), (0, 1)],
-)
+@pytest.mark.parametrize(("total", "fee"), [(301, 8), (10, 11), (-1, 0), (10, -1), (None, 0), (10, None), (0, 1)])
 def test_an_impossible_split_is_refused_with_all_of_its_batch(total, fee, client, provider):
     good, bad = opened(client, 300), opened(client, 300)
     with refusing(IntegrityError, "cannot release"):
@@ -277,12 +265,7 @@ def test_no_unit_is_made_or_lost(prices):
     assert sum(Account.objects.values_list("posted", flat=True)) == 0
 
 
-@given(
-    ms=st.integers(0, 10**8),
-    price=st.integers(1, 10**20),
-    bps=st.integers(0, 2000),
-    held=st.integers(1, 10**30),
-)
+@given(ms=st.integers(0, 10**8), price=st.integers(1, 10**20), bps=st.integers(0, 2000), held=st.integers(1, 10**30))
 def test_rounding_never_favours_the_payer(ms, price, bps, held):
     """Total and fee are rounded up, by less than one unit each, and stay within what was held."""
     found = bill(platform_ms=ms, claimed_ms=None, max_ms=held * 1000 // price, unit_price=price, fee_bps=bps)

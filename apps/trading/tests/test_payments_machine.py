@@ -84,14 +84,7 @@ class Payments(RuleBasedStateMachine):
     @rule(data=st.data(), acts=st.integers(1, 6))
     def go_on(self, data, acts):
         """One rule, because the machine switches rules off by chance, and few of them decide little."""
-        steps = [
-            *[self.act] * 5,
-            *[self.resolve] * 2,
-            self.open,
-            self.end_again,
-            self.end_a_window,
-            self.mature,
-        ]
+        steps = [*[self.act] * 5, *[self.resolve] * 2, self.open, self.end_again, self.end_a_window, self.mature]
         for _ in range(acts):
             data.draw(st.sampled_from(steps), "step")(data)
             self.everything_agrees()
@@ -143,9 +136,7 @@ class Payments(RuleBasedStateMachine):
 
     def act(self, data):
         job = self.draw_job(data)
-        role = data.draw(
-            st.sampled_from(["client", "client", "client", "provider", "provider", "stranger"]), "role"
-        )
+        role = data.draw(st.sampled_from(["client", "client", "client", "provider", "provider", "stranger"]), "role")
         action = data.draw(st.sampled_from(["release", "refund", "refund", "dispute", "dispute"]), "action")
         amount = data.draw(AMOUNTS, "amount")
         wrong = data.draw(st.sampled_from([False, False, False, False, True]), "wrong")
@@ -282,9 +273,7 @@ class Payments(RuleBasedStateMachine):
         return code
 
     def everything_agrees(self):
-        stored = {
-            p.job: (p.state, p.released, p.fee, p.refunded) for p in Payment.objects.filter(job__in=self.paid)
-        }
+        stored = {p.job: (p.state, p.released, p.fee, p.refunded) for p in Payment.objects.filter(job__in=self.paid)}
         assert stored == {
             job: (p.state, p.released, p.fee, 0 if p.state == "escrowed" else p.held - p.cost)
             for job, p in self.paid.items()

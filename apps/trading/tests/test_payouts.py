@@ -17,13 +17,7 @@ from apps.trading.models import Account, PayoutBatch, PayoutLeaf, PayoutTarget
 from apps.trading.selectors.chain import payouts_of
 from apps.trading.services import ledger, schedule
 from apps.trading.services.deposits import deposit_address
-from apps.trading.services.payouts import (
-    finish_payouts,
-    receive_claim,
-    seal_payouts,
-    set_target,
-    sweep_claims,
-)
+from apps.trading.services.payouts import finish_payouts, receive_claim, seal_payouts, set_target, sweep_claims
 
 NOW = {"minimum": 1, "most": 10**30, "wait_seconds": 0, "alone": 10**30}
 
@@ -124,9 +118,7 @@ def test_nothing_is_paid_twice_by_sealing_twice(net, mike):
 def test_money_in_escrow_is_not_paid_out(net, mike):
     net.settle()
     mike.target()
-    hold = ledger.Item(
-        id=uuid7(), action="hold", kind="job.hold", debit=mike.account("available").pk, amount=4 * AIT
-    )
+    hold = ledger.Item(id=uuid7(), action="hold", kind="job.hold", debit=mike.account("available").pk, amount=4 * AIT)
     ledger.apply_all([hold])
     batch = seal_payouts(**NOW)
     assert batch.total == 6 * AIT

@@ -48,9 +48,7 @@ def test_reserves_equal_liabilities_through_the_life_of_money(net, alice):
     from apps.trading.selectors.chain import payouts_of
 
     claim = payouts_of(user=alice, cursor=None, limit=1)["items"][0]["claim"]
-    net.settlement.send(
-        wallet, "claim", *(claim[k] for k in ("batch_id", "index", "account", "units", "proof"))
-    )
+    net.settlement.send(wallet, "claim", *(claim[k] for k in ("batch_id", "index", "account", "units", "proof")))
     net.settle()
     check = check_reserves()
     assert (check.difference, check.liabilities, check.contract) == (0, AIT, AIT)

@@ -28,13 +28,7 @@ from apps.trading.tasks import run_streams
 from apps.trading.tests.books import account, balance, user
 from apps.trading.tests.test_payments import fees, of
 
-TABLES = (
-    "trading_stream",
-    "trading_stream_deposit",
-    "trading_stream_payee",
-    "trading_account",
-    "trading_entry",
-)
+TABLES = ("trading_stream", "trading_stream_deposit", "trading_stream_payee", "trading_account", "trading_entry")
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +60,7 @@ def at(committed_db):
         back = ", ".join(f"{name} = {name} - %(s)s * interval '1 microsecond'" for name in names)
         with connections["owner"].cursor() as cursor:
             cursor.execute(
-                f"UPDATE trading_stream SET {back} WHERE id = %(id)s",
-                {"s": round(seconds * 1_000_000), "id": stream},
+                f"UPDATE trading_stream SET {back} WHERE id = %(id)s", {"s": round(seconds * 1_000_000), "id": stream}
             )
 
     return age
@@ -91,9 +84,7 @@ def seconds(document):
 def row(stream):
     """The whole row, with the columns that the console does not show."""
     found = loads(db.value("SELECT row_to_json(s)::text FROM trading_stream s WHERE id = %s", (stream,)))
-    moments = {
-        name: found[name] and datetime.fromisoformat(found[name]) for name in found if name[-3:] == "_at"
-    }
+    moments = {name: found[name] and datetime.fromisoformat(found[name]) for name in found if name[-3:] == "_at"}
     return SimpleNamespace(**found | moments)
 
 
@@ -196,9 +187,7 @@ def test_the_forecast_counts_what_has_accrued(owner, payee, at):
     shown = loads(streams.document(user=payee, stream=stream))
 
     assert seconds(shown) == 1000
-    left, owed = (
-        round(Fraction(v["amount"]) * 10**18) for v in (shown["funds"], shown["payees"][0]["accrued"])
-    )
+    left, owed = (round(Fraction(v["amount"]) * 10**18) for v in (shown["funds"], shown["payees"][0]["accrued"]))
     assert left + owed == 100_000
     assert 6000 <= owed < 6100
     assert shown["rate"] == {"amount": "0.0000000000000001", "asset": "AIT"}
@@ -401,11 +390,7 @@ def test_only_its_owner_changes_a_stream_and_only_its_parties_see_it(owner, paye
     ):
         with pytest.raises(NotFound, match=r"stream\.unknown"):
             act()
-    for wrong, rate, code in (
-        (owner, 1, "stream.payee"),
-        (uuid7(), 1, "stream.payee"),
-        (payee, -1, "stream.rate"),
-    ):
+    for wrong, rate, code in ((owner, 1, "stream.payee"), (uuid7(), 1, "stream.payee"), (payee, -1, "stream.rate")):
         with pytest.raises(Invalid, match=code.replace(".", r"\.")):
             streams.set_rate(user=owner, stream=stream, payee=wrong, rate=rate)
     assert all_rows() == before
@@ -573,9 +558,7 @@ CHANGES = st.lists(
 )
 
 
-@given(
-    changes=CHANGES, settled=st.lists(st.integers(0, 500_000_000), max_size=8), funds=st.integers(1, 10_000)
-)
+@given(changes=CHANGES, settled=st.lists(st.integers(0, 500_000_000), max_size=8), funds=st.integers(1, 10_000))
 @QUIET
 def test_nor_do_deposits_and_rates_that_change_on_the_way(changes, settled, funds):
     """The same story twice, once with settlements in between: each payee, fee and deadline is the same."""
@@ -602,8 +585,7 @@ def _outcome(stream, micros):
     if micros:
         db.rows("SELECT test_stream_step(%s, %s, 'settle', NULL, 0)", (stream, micros))
     shares = db.rows(
-        "SELECT payee_id, paid, fee, carry, rate FROM trading_stream_payee WHERE stream_id = %s ORDER BY 1",
-        (stream,),
+        "SELECT payee_id, paid, fee, carry, rate FROM trading_stream_payee WHERE stream_id = %s ORDER BY 1", (stream,)
     )
     found = row(stream)
     return shares, found.state, found.ends_at and found.ends_at - found.created_at, found.deposited
@@ -615,9 +597,7 @@ def _settle_at(stream, micros):
 
 
 def _gross(stream):
-    found = db.rows(
-        "SELECT paid + fee FROM trading_stream_payee WHERE stream_id = %s ORDER BY payee_id", (stream,)
-    )
+    found = db.rows("SELECT paid + fee FROM trading_stream_payee WHERE stream_id = %s ORDER BY payee_id", (stream,))
     return [int(value) for (value,) in found]
 
 
@@ -681,11 +661,7 @@ def test_no_state_is_left_by_raw_sql(change, committed_db):
     account(100, owner=owner)
     for _ in range(2):
         opened(owner, (payee, 1), deposit=10)
-    with (
-        pytest.raises(IntegrityError),
-        transaction.atomic(using="owner"),
-        connections["owner"].cursor() as cursor,
-    ):
+    with pytest.raises(IntegrityError), transaction.atomic(using="owner"), connections["owner"].cursor() as cursor:
         cursor.execute(change)
 
 
@@ -778,10 +754,7 @@ def test_streams_over_http(db):
 
     assert (first.status_code, again.content) == (201, first.content)
     stream = read(first)
-    assert stream["topup"] == {
-        "amount": {"amount": "0.1", "asset": "AIT"},
-        "cap": {"amount": "0.3", "asset": "AIT"},
-    }
+    assert stream["topup"] == {"amount": {"amount": "0.1", "asset": "AIT"}, "cap": {"amount": "0.3", "asset": "AIT"}}
     assert seconds(stream) == 500
     path = f"/v1/streams/{stream['id']}"
     assert read(mike.get(path))["id"] == stream["id"]

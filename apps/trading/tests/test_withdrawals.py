@@ -106,9 +106,7 @@ def test_another_users_known_address_is_new_to_me(alice, wallet):
 
 def _gift(giver: Person, taker: Person) -> ledger.Item:
     giving, taking = (ledger.account_id(owner=who.id, kind="available") for who in (giver, taker))
-    return ledger.Item(
-        id=uuid7(), action="transfer", kind="test.gift", debit=giving, credit=taking, amount=3 * AIT
-    )
+    return ledger.Item(id=uuid7(), action="transfer", kind="test.gift", debit=giving, credit=taking, amount=3 * AIT)
 
 
 def test_one_that_waits_can_be_canceled_and_one_that_was_sent_cannot(net, alice, wallet):

@@ -29,6 +29,4 @@ class Command(BaseCommand):
         except DomainError as error:
             raise CommandError(error.message) from error
         answer = {"id": str(key.id), "key": token, "scopes": key.scopes}
-        self.stdout.write(
-            json.dumps(answer) if options["json"] else f"{token}\n(id {key.id}; shown this once)"
-        )
+        self.stdout.write(json.dumps(answer) if options["json"] else f"{token}\n(id {key.id}; shown this once)")

@@ -20,12 +20,8 @@ class Command(BaseCommand):
         parser.add_argument("--email", required=True)
         parser.add_argument("--role", choices=Role.values, default=Role.CLIENT)
         parser.add_argument("--name", default="")
-        parser.add_argument(
-            "--password-stdin", action="store_true", help="read the password from standard input"
-        )
-        parser.add_argument(
-            "--if-missing", action="store_true", help="print the existing user instead of failing"
-        )
+        parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+        parser.add_argument("--if-missing", action="store_true", help="print the existing user instead of failing")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:

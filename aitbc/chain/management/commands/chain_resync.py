@@ -16,15 +16,11 @@ from aitbc.core.errors import DomainError
 
 
 class Command(BaseCommand):
-    help = (
-        "Embedded chain: send every stored transaction again, in order; then read the chain from its start."
-    )
+    help = "Embedded chain: send every stored transaction again, in order; then read the chain from its start."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
-        parser.add_argument(
-            "--gone", type=int, help="lift a halt; so many booked events are known to be gone"
-        )
+        parser.add_argument("--gone", type=int, help="lift a halt; so many booked events are known to be gone")
 
     def handle(self, *, as_json: bool, gone: int | None, **options: Any) -> None:
         if gone is None and not (settings.CHAIN_EMBEDDED and getattr(settings, "DEVELOPMENT", False)):
@@ -52,11 +48,7 @@ class Command(BaseCommand):
         status = NetworkStatus.objects.get(network=settings.CHAIN_NETWORK)
         events = FinalEvent.objects.filter(network=status.network).order_by("id")
         booked = events.filter(id__lte=status.event_cursor)
-        gone = [
-            f"{each.pk}: {each}, {each.tx_hash}"
-            for each in booked
-            if (each.tx_hash, each.ordinal) not in there
-        ]
+        gone = [f"{each.pk}: {each}, {each.tx_hash}" for each in booked if (each.tx_hash, each.ordinal) not in there]
         if len(gone) != expected:
             raise CommandError("\n".join([f"{len(gone)} booked events are not on the chain", *gone]))
         events.filter(id__gt=status.event_cursor).delete()

@@ -32,8 +32,6 @@ class Command(BaseCommand):
                 rows = deploy(client(), **limits, token=options["token"])
         except DomainError as error:
             raise CommandError(f"{error.code}: {error.message}") from error
-        shown = {
-            n: {"address": r.address, "tx_hash": r.tx_hash, "block": r.block_number} for n, r in rows.items()
-        }
+        shown = {n: {"address": r.address, "tx_hash": r.tx_hash, "block": r.block_number} for n, r in rows.items()}
         result = {"network": settings.CHAIN_NETWORK, "contracts": shown}
         self.stdout.write(json.dumps(result, indent=None if options["as_json"] else 2))

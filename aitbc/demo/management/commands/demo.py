@@ -15,9 +15,7 @@ from aitbc.stack.paths import current
 
 
 class Command(BaseCommand):
-    help = (
-        "Show the platform at work: start it, buy and sell compute, settle, verify; exit 0 only if all held."
-    )
+    help = "Show the platform at work: start it, buy and sell compute, settle, verify; exit 0 only if all held."
     requires_system_checks = []  # the stores are not running yet
     requires_migrations_checks = False
 

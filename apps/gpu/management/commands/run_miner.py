@@ -33,9 +33,7 @@ def _local_url() -> str:
 class Command(BaseCommand):
     """The miner daemon. It needs HTTPS to the platform and nothing else: no database, no broker."""
 
-    help = (
-        "Sell this machine's compute: detect and measure it, register, run jobs. Ends after SIGTERM, drained."
-    )
+    help = "Sell this machine's compute: detect and measure it, register, run jobs. Ends after SIGTERM, drained."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -45,23 +43,15 @@ class Command(BaseCommand):
         parser.add_argument("--kinds", type=_words, help="offer only these job kinds: a,b")
         parser.add_argument("--models", type=_words, default=(), help="names of models kept here: a,b")
         parser.add_argument("--cpus", type=parse_cpus, default=(), help="offer these processors: 0 or 0-3,6")
-        parser.add_argument(
-            "--devices", type=_words, default=(), help="offer only these accelerators, by uuid"
-        )
+        parser.add_argument("--devices", type=_words, default=(), help="offer only these accelerators, by uuid")
         parser.add_argument("--name", default=socket.gethostname())
         parser.add_argument("--region", default="local")
         parser.add_argument("--price", default="0.001", help="AIT per device second")
         parser.add_argument("--slots", type=int, default=1, help="jobs at a time")
         parser.add_argument("--memory-mb", type=int, default=2048, help="resident memory of one job")
-        parser.add_argument(
-            "--sandbox", choices=["process", "bubblewrap"], help="default: the strongest here"
-        )
-        parser.add_argument(
-            "--state-dir", type=Path, help="keeps the signing key; default var/miners/<prefix>"
-        )
-        parser.add_argument(
-            "--self-test", action="store_true", help="try every part, print a JSON report, end"
-        )
+        parser.add_argument("--sandbox", choices=["process", "bubblewrap"], help="default: the strongest here")
+        parser.add_argument("--state-dir", type=Path, help="keeps the signing key; default var/miners/<prefix>")
+        parser.add_argument("--self-test", action="store_true", help="try every part, print a JSON report, end")
         parser.add_argument("--json", action="store_true", help="print what was done as one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -19,9 +19,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "files", type=Path, nargs="+", metavar="FILE", help="receipts as canonical JSON (RFC 8785)"
-        )
+        parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="receipts as canonical JSON (RFC 8785)")
         parser.add_argument(
             "--platform-address", action="append", help="a receipt key to trust instead of this platform's"
         )

@@ -53,9 +53,7 @@ class Command(BaseCommand):
 
     def _print(self, report: dict[str, Any]) -> None:
         for finding in report["findings"]:
-            self.stdout.write(
-                f"BROKEN {finding['rule']}: {finding['count']}, for example {finding['example']}"
-            )
+            self.stdout.write(f"BROKEN {finding['rule']}: {finding['count']}, for example {finding['example']}")
         if report["ok"]:
             self.stdout.write(
                 f"sound: {report['rules']} rules over {report['entries']} entries in {report['seconds']} s"

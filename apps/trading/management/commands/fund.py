@@ -25,9 +25,7 @@ class Command(BaseCommand):
         who.add_argument("--treasury", action="store_true", help="the treasury gets it, for --direct later")
         parser.add_argument("--amount", required=True, help="AIT, such as 100 or 0.5")
         parser.add_argument("--direct", action="store_true", help="book it from the treasury, at once")
-        parser.add_argument(
-            "--once", action="store_true", help="set-up: the same recipient is minted to once"
-        )
+        parser.add_argument("--once", action="store_true", help="set-up: the same recipient is minted to once")
         parser.add_argument("--wait", type=float, default=0, help="seconds to wait for the credit")
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
 
