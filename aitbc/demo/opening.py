@@ -33,7 +33,7 @@ PARAMETERS: Final = {
     "address_wait_seconds": 0,
 }
 _SCOPES: Final = {
-    "client": "jobs:read,jobs:write,money:read",
+    "client": "jobs:read,jobs:write,money:read,money:write",
     **dict.fromkeys(PROVIDERS, "miner,money:read,money:write"),
 }
 
@@ -101,7 +101,8 @@ def _known(stage: Stage) -> bool:
         Api(stage.url, person["key"]).send("GET", "/v1/accounts", 200, 401).status_code
         for person in stage.state.people.values()
     ]
-    return stage.state.people.keys() == _SCOPES.keys() and set(answers) == {200}
+    scopes = {name: person.get("scopes") for name, person in stage.state.people.items()}
+    return scopes == _SCOPES and set(answers) == {200}
 
 
 def _create_person(name: str) -> dict[str, str]:
@@ -109,7 +110,7 @@ def _create_person(name: str) -> dict[str, str]:
     email, role = f"demo-{name}@aitbc.localhost", "client" if name == "client" else "miner"
     user = ask("create_user", "--email", email, "--role", role, "--if-missing")
     made = ask("create_api_key", "--user", email, "--scopes", _SCOPES[name], "--name", "demo")
-    return {"email": email, "id": user["id"], "key": made["key"]}
+    return {"email": email, "id": user["id"], "key": made["key"], "scopes": _SCOPES[name]}
 
 
 def deposit(stage: Stage, step: Step) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from aitbc import stack
 from aitbc.core.errors import DomainError
-from aitbc.demo import closing, opening, settling, working
+from aitbc.demo import closing, money, opening, settling, working
 from aitbc.demo.failure import Failed
 from aitbc.demo.report import Report, Step
 from aitbc.demo.stage import Size, Stage
@@ -26,10 +26,13 @@ STEPS: Final[dict[str, Callable[[Stage, Step], None]]] = {
     "kill -9 of a miner": working.kill_a_miner,
     "settlement": settling.settle,
     "payouts": settling.pay_out,
+    "streaming": money.stream,
+    "withdrawal": money.withdraw,
     "receipts": settling.collect_receipts,
     "stores down": closing.verify_offline,
     "restart keeps data": closing.restart,
     "ledger and reserves": settling.audit,
+    "proof of liabilities": money.prove_liabilities,
     "encrypted chain database": settling.check_database,
 }
 STOP: Final = "nothing left behind"
