@@ -47,7 +47,8 @@ def _context(request: Any) -> dict[str, str] | None:
         return None
     console = request.path.startswith("/admin/")  # knows no keys: one in the header says nothing there
     key = None if console else _PREFIX.match(request.headers.get("Authorization", ""))
-    actor = f"key:{key[1]}" if key else str(request.user.pk or "anonymous")
+    user = getattr(request, "user", None)  # /v1 reads keys alone
+    actor = f"key:{key[1]}" if key else str((user and user.pk) or "anonymous")
     if actor == "anonymous" and not console:
         return None
     return {"actor": actor, "request_id": request.request_id, "address": request.META.get("REMOTE_ADDR", "")}

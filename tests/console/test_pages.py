@@ -15,6 +15,8 @@ from aitbc.core import db
 pytestmark = pytest.mark.django_db(databases=["default", "chain"])
 OURS = ("core", "accounts", "chain", "webhooks", "trading", "gpu", "marketplace")
 SEEDED = ("trading.Asset",)  # the application's role may not add one, and there is one so far
+# Work lists of the database's own functions: a hold's end is on its transfer, a checkpoint's balances in no list.
+PAGELESS = ("trading.HoldTimer", "trading.Checkpoint")
 SEALED = "trading.JournalBlock"  # made of what is committed only: see test_journal_page.py
 QUERIES_OF_A_LIST = 9
 QUERIES_OF_A_PAGE = 20
@@ -33,7 +35,7 @@ def test_every_model_of_ours_has_a_page():
         if not isinstance(model._meta.pk, CompositePrimaryKey) and model not in admin.site._registry
     ]
 
-    assert without == []
+    assert without == list(PAGELESS)
 
 
 @pytest.fixture

@@ -58,7 +58,8 @@ def test_a_new_withdrawal_address(monkeypatch):
     assert withdrawals.send_due() == 0
 
 
-def test_a_new_payout_address():
+def test_a_new_payout_address(monkeypatch):
+    monkeypatch.setattr(withdrawals.intents, "address_of", lambda name: None)
     mike = user("mike")
     payouts.set_target(user=mike.pk, address="0x" + "ab" * 20)
     assert abs((PayoutTarget.objects.get(user=mike).set_at - database_now()).total_seconds()) < 60

@@ -136,7 +136,7 @@ def test_killed_at_a_step_each_withdrawal_is_mined_once(committed_net, alice, wo
 
 def test_no_key_is_in_what_workers_write_whatever_fails(committed_net, alice, workers):  # noqa: F811
     wallet = Actor(committed_net.client).address
-    keys = {role: keystore.load(role)._key.secret for role in keystore.ROLES}
+    keys = {role: keystore.load(role)._key.secret for role in keystore.ROLES if role != keystore.APPROVER}
     password = (Path(configured.KEYS_DIR) / "password").read_text().strip()
     for step in ("sign", "broadcast", "inside final"):
         withdraw(user=alice.id, address=wallet, amount=AIT)

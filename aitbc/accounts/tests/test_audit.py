@@ -15,8 +15,8 @@ from aitbc.core import db
 from aitbc.core.ids import uuid7
 from aitbc.core.testing.cast import person
 from apps.trading.models import Withdrawal
-from apps.trading.services import journal
 from apps.trading.services.audit import audit as audit_ledger
+from apps.trading.tests.books import sealed
 
 pytestmark = pytest.mark.usefixtures("committed_db")
 PASSWORD = "correct horse battery"
@@ -229,7 +229,7 @@ def test_a_planted_change_is_named_by_its_row(operator, kind):
 
 def test_a_cut_end_is_found_by_the_ledgers_journal_which_each_settlement_anchors(operator):
     _several(operator)
-    assert journal.seal() is not None
+    assert sealed() is not None
     assert audit_ledger() == []
     as_owner("DELETE FROM accounts_auditevent WHERE number = (SELECT max(number) FROM accounts_auditevent)")
     assert verify()["ok"] is True
