@@ -1,8 +1,12 @@
 """Encoding of calls, logs and errors, held against web3's own codec."""
 
+from random import Random
+
+import eth_abi
 import pytest
 from web3 import Web3
 
+from aitbc.chain import abi
 from aitbc.chain.abi import interface, plain, revert_reason
 
 ADDRESS = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"
@@ -73,3 +77,19 @@ def test_revert_reasons(data, reason):
 def test_custom_errors_have_their_names():
     selector = next(s for s, e in interface("Settlement").errors.items() if e.name == "IdUsed")
     assert revert_reason("0x" + selector.hex() + "00" * 32) == "IdUsed"
+
+
+def test_words_are_decoded_as_eth_abi_does():
+    random = Random(7)
+    for _ in range(200):
+        kinds = [random.choice(list(abi._WORDS)) for _ in range(random.randint(1, 4))]
+        raw = b"".join(
+            bytes(12) + random.randbytes(20) if kind == "address" else random.randbytes(32) for kind in kinds
+        )
+        expected = [abi.plain(kind, value) for kind, value in zip(kinds, eth_abi.decode(kinds, raw), strict=True)]
+        assert abi._decoded(kinds, raw) == expected
+
+
+def test_words_that_are_missing_are_refused():
+    with pytest.raises(eth_abi.exceptions.InsufficientDataBytes):
+        abi._decoded(["uint256", "uint256"], bytes(32))

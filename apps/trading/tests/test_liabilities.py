@@ -216,7 +216,7 @@ def test_the_verifier_runs_without_django(tmp_path):
     assert "function verify" in done.stdout
 
 
-@pytest.mark.parametrize("users", [1, 2, 3, 7, 64, 100_000])
+@pytest.mark.parametrize("users", [1, 2, 3, 7, 64, 10_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_a_tree_of_any_size_is_built_in_seconds_and_proves_everybody(committed_db, users):
     with connections["owner"].cursor() as owner:
         owner.execute(
