@@ -32,9 +32,7 @@ class DepositAddressAdmin(ReadOnlyAdmin):
 @admin.register(Deposit)
 class DepositAdmin(ReadOnlyAdmin):
     icon = "south_west"
-    list_display = (
-        "ident", "booking", "user_shown", "moved_amount", "block_number", "tx_short", "created_at",
-    )  # fmt: skip
+    list_display = ("ident", "booking", "user_shown", "moved_amount", "block_number", "tx_short", "created_at")
     list_select_related = ("user",)
     list_filter = ("booked",)
     search_fields = ("id", "tx_hash", "user__email")
