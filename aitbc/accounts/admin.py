@@ -83,7 +83,6 @@ class UserAdmin(DjangoUserAdmin, ConsoleAdmin):  # type: ignore[misc]  # unfold 
     list_display = ("email", "name", "role_shown", "is_active", "is_staff", "created_at", "last_login")
     list_filter = ("role", "is_active", "is_staff")
     search_fields = ("id", "email")  # type: ignore[misc]
-    search_help_text = "Id or e-mail"
     ordering = ("-id",)
     readonly_fields = ("id", "created_at", "last_login")
     filter_horizontal = ("groups", "user_permissions")
@@ -115,7 +114,6 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     list_display = ("__str__", "name", "owner", "grants", "state", "created_at", "expires_at", "last_used_at")
     list_select_related = ("user",)
     search_fields = ("id", "prefix", "user__email")
-    search_help_text = "Id, prefix, or the owner's e-mail"
     operations = (REVOKE,)
     sections = {
         None: (("name", "prefix"), ("owner", "state"), "grants", "id"),
@@ -160,7 +158,6 @@ class ParameterAdmin(ConsoleAdmin):
     form = ParameterForm
     list_display = ("name", "value_shown", "unit", "bounds", "description", "updated_at")
     search_fields = ("name",)
-    search_help_text = "Name"
     list_per_page = 200
     inlines = (ChangesOfParameter,)
     readonly_fields = ("name", "unit", "bounds", "description", "updated_at")
@@ -182,7 +179,6 @@ class ParameterChangeAdmin(ReadOnlyAdmin):
     list_display = ("parameter", "old_value", "new_value", "changed_by", "changed_at")
     list_select_related = ("parameter", "changed_by")
     search_fields = ("parameter__name", "changed_by__email")
-    search_help_text = "Parameter, or who changed it by e-mail"
     fields = ("parameter", ("old_value", "new_value"), ("changed_by", "changed_at"))
     ordering = ("-id",)
 
@@ -193,7 +189,6 @@ class AuditEventAdmin(ReadOnlyAdmin):
     list_display = ("number", "at", "action", "actor", "subject", "address")
     list_filter = ("action",)
     search_fields = ("number", "subject", "actor")
-    search_help_text = "Number, subject (such as user:id) or actor"
     sections = {
         None: (("number", "at"), ("action", "subject"), ("actor", "address"), "request_id"),
         "Change": ("before_shown", "after_shown"),

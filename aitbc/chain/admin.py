@@ -29,7 +29,6 @@ class IntentAdmin(ReadOnlyAdmin):
     list_display = ("ident", "kind", "status", "key_short", "nonce", "tx_short", "block_number", "created_at")
     list_filter = ("state",)
     search_fields = ("id", "business_key", "tx_hash")
-    search_help_text = "Id, business key or transaction"
     sections = {
         None: (("kind", "status"), ("business_key", "network"), "id"),
         "Call": (("contract", "function", "role"), "args_shown", "payload_shown"),
@@ -39,8 +38,6 @@ class IntentAdmin(ReadOnlyAdmin):
 
     status = state(_STATES)
     key_short = column("Business key", "business_key", partial(show.short, head=24), ordering="business_key")
-    tx_short = column("Transaction", "tx_hash", show.short)
-    tx = column("Transaction", "tx_hash", show.code)
     args_shown = column("Arguments", "args", show.document)
     payload_shown = column("Hash of the payload", "payload_hash", show.code)
 
@@ -50,7 +47,6 @@ class NetworkStatusAdmin(ReadOnlyAdmin):
     icon = "lan"
     list_display = ("network", "chain_id", "height", "final_height", "halted", "problem", "updated_at")
     search_fields = ("network",)
-    search_help_text = "Network"
     ordering = ("network",)
     sections = {
         None: (("network", "chain_id"), ("height", "final_height"), "final_shown"),
@@ -65,11 +61,8 @@ class DeploymentAdmin(ReadOnlyAdmin):
     icon = "deployed_code"
     list_display = ("name", "network", "address", "block_number", "created_at")
     search_fields = ("name", "address", "tx_hash")
-    search_help_text = "Name, address or transaction"
     ordering = ("network", "name")
     fields = (("name", "network"), "address", "tx", ("block_number", "created_at"))
-
-    tx = column("Transaction", "tx_hash", show.code)
 
 
 @admin.register(FinalEvent)
@@ -77,14 +70,11 @@ class FinalEventAdmin(ReadOnlyAdmin):
     icon = "done_all"
     list_display = ("id", "contract", "name", "network", "block_number", "tx_short", "block_time")
     search_fields = ("id", "tx_hash")
-    search_help_text = "Number or transaction"
     sections = {
         None: (("contract", "name", "network"), "args_shown"),
         "Where": ("tx", ("ordinal", "log_index"), ("block_number", "block_time"), "block_shown"),
     }
 
-    tx_short = column("Transaction", "tx_hash", show.short)
-    tx = column("Transaction", "tx_hash", show.code)
     block_shown = column("Block hash", "block_hash", show.code)
     args_shown = column("Arguments", "args", show.document)
 
@@ -107,12 +97,8 @@ class SignedTransactionAdmin(ChainFileAdmin):
     icon = "draw"
     list_display = ("tx_short", "sender", "nonce", "attempt", "gas", "max_fee", "epoch", "created_at")
     search_fields = ("tx_hash", "intent_id")
-    search_help_text = "Transaction or intent"
-    ordering = ("-id",)
     fields = ("tx", ("sender", "nonce", "attempt"), ("gas", "max_fee"), ("epoch", "created_at"), "intent")
 
-    tx_short = column("Transaction", "tx_hash", show.short)
-    tx = column("Transaction", "tx_hash", show.code)
     intent = link("Intent", "chain_intent", "intent_id")
 
 
@@ -121,8 +107,6 @@ class BlockAdmin(ChainFileAdmin):
     icon = "view_in_ar"
     list_display = ("number", "hash", "timestamp")
     search_fields = ("number",)
-    search_help_text = "Number"
-    ordering = ("-number",)
     fields = (("number", "timestamp"), "hash", "parent")
 
 
@@ -131,11 +115,7 @@ class LogAdmin(ChainFileAdmin):
     icon = "list_alt"
     list_display = ("id", "block_id", "log_index", "address", "tx_short")
     search_fields = ("block__number",)
-    search_help_text = "Block"
-    ordering = ("-id",)
     fields = (("block_id", "log_index", "ordinal"), "tx", "address", "topics_shown", "data_shown")
 
-    tx_short = column("Transaction", "tx_hash", show.short)
-    tx = column("Transaction", "tx_hash", show.code)
     topics_shown = column("Topics", "topics", show.document)
     data_shown = column("Data", "data", show.block)

@@ -14,7 +14,13 @@ from aitbc.core.errors import Conflict, Unavailable
 
 
 def request_intent(
-    *, kind: str, business_key: str, contract: str, function: str, args: Sequence[Any], role: str = "operator"
+    kind: str,
+    business_key: str,
+    function: str,
+    args: Sequence[Any],
+    *,
+    contract: str = "Settlement",
+    role: str = "operator",
 ) -> Intent:
     """The intent of `business_key`, made in the caller's transaction or found again.
 

@@ -4,8 +4,6 @@ The two databases never commit together (protocols 3): PostgreSQL holds intents 
 events, chain.db holds signed bytes, blocks and logs, and can be rebuilt from the chain.
 """
 
-from typing import ClassVar
-
 from django.db import models
 
 from aitbc.core.fields import AddressField, HashField
@@ -51,7 +49,7 @@ class Intent(models.Model):
 
     class Meta:
         ordering = ("-id",)
-        constraints: ClassVar[list[models.BaseConstraint]] = [
+        constraints = [
             models.UniqueConstraint(fields=["network", "business_key"], name="intent_business_key_once"),
             models.UniqueConstraint(fields=["network", "sender", "nonce"], name="intent_nonce_once"),
             models.CheckConstraint(
@@ -59,7 +57,7 @@ class Intent(models.Model):
                 name="intent_signed_has_tx",
             ),
         ]
-        indexes: ClassVar[list[models.Index]] = [
+        indexes = [
             models.Index(
                 fields=["network", "created_at"], condition=~models.Q(state__in=["final", "failed"]), name="intent_open"
             )
@@ -99,9 +97,7 @@ class Deployment(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["network", "name"], name="deployment_once_per_network")
-        ]
+        constraints = [models.UniqueConstraint(fields=["network", "name"], name="deployment_once_per_network")]
 
     def __str__(self) -> str:
         return f"{self.name} on {self.network}"
@@ -123,12 +119,8 @@ class FinalEvent(models.Model):
 
     class Meta:
         ordering = ("-id",)
-        constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["network", "tx_hash", "ordinal"], name="finalevent_once")
-        ]
-        indexes: ClassVar[list[models.Index]] = [
-            models.Index(fields=["network", "contract", "name", "id"], name="finalevent_by_name")
-        ]
+        constraints = [models.UniqueConstraint(fields=["network", "tx_hash", "ordinal"], name="finalevent_once")]
+        indexes = [models.Index(fields=["network", "contract", "name", "id"], name="finalevent_by_name")]
 
     def __str__(self) -> str:
         return f"{self.contract}.{self.name} in block {self.block_number}"
@@ -151,7 +143,7 @@ class SignedTransaction(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        constraints: ClassVar[list[models.BaseConstraint]] = [
+        constraints = [
             models.UniqueConstraint(fields=["sender", "nonce", "attempt"], name="signedtransaction_nonce_once"),
             models.UniqueConstraint(fields=["intent_id", "attempt"], name="signedtransaction_intent_once"),
         ]
@@ -184,9 +176,7 @@ class Log(models.Model):
     data = models.TextField()
 
     class Meta:
-        constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["block", "log_index"], name="log_once_per_block")
-        ]
+        constraints = [models.UniqueConstraint(fields=["block", "log_index"], name="log_once_per_block")]
 
     def __str__(self) -> str:
         return f"{self.tx_hash} {self.ordinal}"

@@ -20,17 +20,11 @@ class _People:
         return super().__call__(request)  # type: ignore[misc]  # the middleware this is mixed into
 
 
-class SessionMiddleware(_People, sessions.SessionMiddleware):
-    pass
+def _for_people(middleware: type) -> type:
+    return type(middleware.__name__, (_People, middleware), {})
 
 
-class CommonMiddleware(_People, common.CommonMiddleware):
-    pass
-
-
-class AuthenticationMiddleware(_People, authentication.AuthenticationMiddleware):
-    pass
-
-
-class MessageMiddleware(_People, messages.MessageMiddleware):
-    pass
+SessionMiddleware = _for_people(sessions.SessionMiddleware)
+CommonMiddleware = _for_people(common.CommonMiddleware)
+AuthenticationMiddleware = _for_people(authentication.AuthenticationMiddleware)
+MessageMiddleware = _for_people(messages.MessageMiddleware)

@@ -20,8 +20,7 @@ def outbox() -> dict[str, Any]:
 
 def dead_tasks() -> int:
     """Tasks that failed for good and were not sent again."""
-    count: int = db.value("SELECT count(*) FROM core_dead_task WHERE requeued_at IS NULL")
-    return count
+    return int(db.value("SELECT count(*) FROM core_dead_task WHERE requeued_at IS NULL"))
 
 
 def last_tick() -> datetime | None:

@@ -194,6 +194,8 @@ class ConsoleAdmin(ExactSearch, ModelAdmin):
         super().__init_subclass__()
         if cls.sections:
             cls.fieldsets = tuple((title, {"fields": fields}) for title, fields in cls.sections.items())
+        if not cls.search_help_text:
+            cls.search_help_text = ", ".join(cls.search_fields).replace("__", "'s ").replace("_", " ").capitalize()
         for operation in cls.operations:
             setattr(cls, operation.name, operation.of_list())
             setattr(cls, f"{operation.name}_this", operation.of_page())
@@ -243,6 +245,8 @@ class ReadOnlyAdmin(Unwritable, ConsoleAdmin):
     """Rows that people look at and only services write."""
 
     ident = column("Id", "pk", show.short)
+    tx = column("Transaction", "tx_hash", show.code)
+    tx_short = column("Transaction", "tx_hash", show.short)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         return tuple(flatten_fieldsets(self.get_fieldsets(request, obj)))

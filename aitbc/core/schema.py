@@ -6,7 +6,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
 from ninja import NinjaAPI, Query, Schema
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, create_model
 
 from aitbc.core import money
 
@@ -28,6 +28,12 @@ class MoneyIn(Strict):
     @property
     def units(self) -> int:
         return money.units(self.amount, 18)
+
+
+def list_of(item: type[Schema], cursor: Any = str) -> type[Schema]:
+    """A page of a list; `next` is the cursor of the one after it."""
+    fields: dict[str, Any] = {"items": (list[item], ...), "next": (cursor | None, ...)}  # type: ignore[valid-type]
+    return create_model(item.__name__.removesuffix("Out") + "List", __base__=Schema, **fields)
 
 
 def cursor_parameter() -> Any:

@@ -25,7 +25,6 @@ class EndpointAdmin(ReadOnlyAdmin):
     list_display = ("url", "by", "enabled", "failing_since", "paused_until", "created_at")
     list_select_related = ("owner",)
     search_fields = ("id", "owner__email")
-    search_help_text = "Id, or the owner's e-mail"
     fields = ("url", ("by", "enabled", "disabled_reason"), "events", ("failing_since", "paused_until"), "id")
 
     by = column("Owner", "owner", show.to)
@@ -38,7 +37,6 @@ class DeliveryAdmin(ReadOnlyAdmin):
     list_select_related = ("endpoint",)
     list_filter = ("state",)
     search_fields = ("event_id", "endpoint__id")
-    search_help_text = "Id of the event or of the webhook"
     operations = (SEND_AGAIN,)
     fields = (("event", "event_id"), "endpoint", ("state_shown", "attempts", "due_at"), "error", "body_shown")
 

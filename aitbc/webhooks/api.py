@@ -8,12 +8,12 @@ from uuid import UUID
 import orjson
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
-from ninja import ModelSchema, Query, Router, Schema
+from ninja import ModelSchema, Query, Router
 from pydantic import AwareDatetime, Field
 
 from aitbc.core.auth import ApiKey, caller
 from aitbc.core.idempotency import idempotent, json_response
-from aitbc.core.schema import Strict, errors
+from aitbc.core.schema import Strict, errors, list_of
 from aitbc.webhooks import guard
 from aitbc.webhooks.endpoints import ask, require_events, with_secret
 from aitbc.webhooks.models import Delivery, Endpoint
@@ -49,11 +49,6 @@ class WebhookOut(ModelSchema):
         exclude = ("owner", "nonce", "previous_nonce")
 
 
-class WebhookList(Schema):
-    items: list[WebhookOut]
-    next: str | None
-
-
 class DeliveryOut(ModelSchema):
     """`id` is the event's, and the header `webhook-id` of every attempt."""
 
@@ -66,11 +61,6 @@ class DeliveryOut(ModelSchema):
         fields = ("state", "attempts", "created_at", "attempted_at", "status", "error")
 
 
-class DeliveryList(Schema):
-    items: list[DeliveryOut]
-    next: str | None
-
-
 @router.post("", auth=write, response={201: WebhookOut} | errors(403, 409), summary="Register a webhook")
 @idempotent("webhooks.create", with_secret)
 def create_webhook(request: HttpRequest, body: WebhookIn) -> tuple[int, str]:
@@ -79,7 +69,7 @@ def create_webhook(request: HttpRequest, body: WebhookIn) -> tuple[int, str]:
     return 201, ask("create", request, body.url, body.events, secrets.token_bytes(16))
 
 
-@router.get("", auth=read, response={200: WebhookList} | errors(403), summary="Your webhooks")
+@router.get("", auth=read, response={200: list_of(WebhookOut)} | errors(403), summary="Your webhooks")
 def list_webhooks(request: HttpRequest) -> HttpResponse:
     return json_response(ask("list", request))
 
@@ -115,7 +105,7 @@ def test_webhook(request: HttpRequest, webhook_id: UUID) -> tuple[int, str]:
     return 201, ask("test", request, webhook_id)
 
 
-@router.get(ONE + "/deliveries", auth=read, response={200: DeliveryList} | problems, summary="Deliveries")
+@router.get(ONE + "/deliveries", auth=read, response={200: list_of(DeliveryOut)} | problems, summary="Deliveries")
 def list_deliveries(
     request: HttpRequest,
     webhook_id: UUID,

@@ -85,7 +85,6 @@ class OfferAdmin(ReadOnlyAdmin):
     list_select_related = ("miner",)
     list_filter = ("state", "verified")
     search_fields = ("id", "miner__id", "miner__owner__email")
-    search_help_text = "Offer, miner, or the seller's e-mail"
     operations = OPERATIONS
     inlines = (DevicesOfOffer, TransitionsOfOffer)
     sections = {
@@ -107,8 +106,6 @@ class OfferDeviceAdmin(ReadOnlyAdmin):
     list_display = ("id", "device_shown", "offer_shown", "status")
     list_select_related = ("device", "offer")
     search_fields = ("id", "device__id", "offer__id")
-    search_help_text = "Number, device or offer"
-    ordering = ("-id",)
     fields = (("device_shown", "offer_shown"), "status")
 
     device_shown = column("Device", "device", show.to)
@@ -122,7 +119,6 @@ class OfferTransitionAdmin(TransitionColumns, ReadOnlyAdmin):
     list_display = ("id", "offer_shown", "before", "after", "reason", "by_shown", "at")
     list_select_related = ("offer", "by")
     search_fields = ("id", "offer__id", "by__email")
-    search_help_text = "Number, offer, or who by e-mail"
     ordering = ("-id",)
     fields = (("offer_shown", "at"), ("before", "after"), ("reason", "note"), "by_shown")
 

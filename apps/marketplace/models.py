@@ -1,7 +1,5 @@
 """What is for sale: offers, the devices in them, and how each came to its state."""
 
-from typing import Self
-
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
@@ -19,11 +17,6 @@ def owned_by(seller: Principal, prefix: str = "") -> Q:
     """Whose miner it is: the key's that registered it, or any key of its owner with `offers:write`."""
     own = Q(**{f"{prefix}key_id": seller.key_id})
     return own | Q(**{f"{prefix}owner_id": seller.user_id}) if seller.has("offers:write") else own
-
-
-class OfferQuerySet(models.QuerySet["Offer"]):
-    def of_seller(self, seller: Principal) -> Self:
-        return self.filter(owned_by(seller, "miner__"))
 
 
 class Offer(models.Model):
@@ -46,14 +39,7 @@ class Offer(models.Model):
         KINDS_GONE = "kinds_gone", "its miner no longer runs all of these kinds"
 
     # Paused for one of these, an offer comes back by itself when the reason is gone.
-    PASSING = (
-        Reason.MINER_LEFT,
-        Reason.MINER_DRAINING,
-        Reason.DEVICE_GONE,
-        Reason.DEVICE_TAKEN,
-        Reason.HARDWARE_CHANGED,
-        Reason.KINDS_GONE,
-    )
+    PASSING = {*Reason} - {Reason.SELLER, Reason.PLATFORM}
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     miner = models.ForeignKey("gpu.Miner", on_delete=models.PROTECT, related_name="offers")
@@ -73,8 +59,6 @@ class Offer(models.Model):
     available_from = models.DateTimeField()
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
-
-    objects = OfferQuerySet.as_manager()
 
     class Meta:
         ordering = ("-id",)

@@ -13,8 +13,7 @@ from apps.trading.services import audit, journal, payouts, reserves, reviews, sc
 @shared_task(name="trading.mature", **RETRY_UNAVAILABLE)
 def mature(limit: int = 1000) -> int:
     """Earnings past their dispute window become available."""
-    count: int = db.value("SELECT payments_mature(%s)", (limit,))
-    return count
+    return int(db.value("SELECT payments_mature(%s)", (limit,)))
 
 
 @shared_task(name="trading.run_streams", **RETRY_UNAVAILABLE)
@@ -44,8 +43,7 @@ def settle_reserves() -> str:
 @shared_task(name="trading.expire_holds", **RETRY_UNAVAILABLE)
 def expire_holds(limit: int = 1000) -> int:
     """Release holds whose time-out is over."""
-    count: int = db.value("SELECT ledger_expire(%s)", (limit,))
-    return count
+    return int(db.value("SELECT ledger_expire(%s)", (limit,)))
 
 
 @shared_task(name="trading.checkpoint", **RETRY_UNAVAILABLE)

@@ -189,14 +189,8 @@ def test_resync_rebuilds_a_reset_chain_and_repeats_no_effect(db_of_chain, chain,
     snapshot = chain.call("evm_snapshot")
     net = build_net(chain)
     with transaction.atomic():
-        request_intent(
-            kind="test.mint",
-            business_key="mint",
-            contract="AIT",
-            function="mint",
-            args=["0x" + "12" * 20, str(AIT)],
-            role="owner",
-        )
+        to = "0x" + "12" * 20
+        request_intent("test.mint", "mint", "mint", [to, str(AIT)], contract="AIT", role="owner")
     anchor = net.anchor()
     net.settle()
     events = list(FinalEvent.objects.order_by("id").values_list("tx_hash", "ordinal", "name"))

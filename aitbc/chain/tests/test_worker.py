@@ -106,7 +106,7 @@ def test_a_request_is_idempotent_and_its_payload_fixed(net):
 @pytest.mark.usefixtures("committed_db")
 def test_a_request_needs_the_transaction_of_its_business_rows():
     with pytest.raises(transaction.TransactionManagementError):
-        request_intent(kind="k", business_key="b", contract="Settlement", function="pause", args=[])
+        request_intent("k", "b", "pause", [])
 
 
 def test_many_intents_take_one_nonce_each(net):

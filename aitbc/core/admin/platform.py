@@ -23,7 +23,6 @@ class OutboxEventAdmin(ReadOnlyAdmin):
     list_display = ("id", "event", "aggregate", "state", "attempts", "created_at", "next_attempt_at")
     list_filter = ("dead",)
     search_fields = ("id", "event_id")
-    search_help_text = "Number or event id"
     ordering = ("id",)
     sections = {
         None: (("id", "event_id"), ("event", "aggregate"), ("state", "attempts")),
@@ -64,7 +63,6 @@ class DeadTaskAdmin(ReadOnlyAdmin):
     list_display = ("name", "queue", "error_short", "failed_at", "requeued_at")
     list_filter = (SentAgainFilter,)
     search_fields = ("id", "task_id")
-    search_help_text = "Id of the row or of the task"
     operations = (SEND_AGAIN,)
     sections = {
         None: (("name", "queue"), ("task_id", "id"), ("failed_at", "requeued_at")),
@@ -84,7 +82,6 @@ class PlatformTickAdmin(ReadOnlyAdmin):
     icon = "monitor_heart"
     list_display = ("process", "at", "age", "resumed_at")
     search_fields = ("process",)
-    search_help_text = "Process"
     fields = (("process", "age"), ("at", "resumed_at"))
     ordering = ("process",)
 

@@ -47,15 +47,11 @@ class TasksOfSchedule(TabularInline):
     has_add_permission = never
 
 
+@admin.register(IntervalSchedule, SolarSchedule, ClockedSchedule)
 class ScheduleAdmin(ModelAdmin):
     icon = "timer"
     inlines = (TasksOfSchedule,)
     show_full_result_count = False
-
-
-@admin.register(IntervalSchedule)
-class IntervalScheduleAdmin(ScheduleAdmin):
-    list_display = ("__str__", "every", "period")
 
 
 @admin.register(CrontabSchedule)
@@ -64,14 +60,3 @@ class CrontabScheduleAdmin(ScheduleAdmin):
     list_display = ("__str__", "human_readable")
     fields = ("human_readable", "minute", "hour", "day_of_month", "month_of_year", "day_of_week", "timezone")
     readonly_fields = ("human_readable",)
-
-
-@admin.register(SolarSchedule)
-class SolarScheduleAdmin(ScheduleAdmin):
-    icon = "wb_sunny"
-
-
-@admin.register(ClockedSchedule)
-class ClockedScheduleAdmin(ScheduleAdmin):
-    icon = "alarm"
-    list_display = ("clocked_time",)

@@ -24,15 +24,7 @@ CHANGED: dict[Any, Any] = {200: OfferOut} | errors(403, 404, 409)
 @router.get("/offers", auth=None, response={200: OfferList} | errors(503), summary="Search offers")
 def search_offers(request: HttpRequest, wanted: Query[SearchIn]) -> HttpResponse:
     """All filters given must hold. Equal rows keep one order, so pages neither skip nor repeat."""
-    filters = Filters(
-        state=wanted.state,
-        model=wanted.model,
-        min_vram_gb=wanted.min_vram_gb,
-        kind=wanted.kind,
-        region=wanted.region,
-        max_price=wanted.max_price,
-        verified=wanted.verified,
-    )
+    filters = Filters(**wanted.dict(exclude={"sort", "cursor", "limit", "count"}))
     page = selectors.search(
         filters=filters, sort=wanted.sort, cursor=wanted.cursor, limit=wanted.limit, count=wanted.count == "exact"
     )
@@ -43,13 +35,7 @@ def search_offers(request: HttpRequest, wanted: Query[SearchIn]) -> HttpResponse
 @idempotent("offers.create")
 def create_offer(request: HttpRequest, body: OfferIn) -> tuple[int, str]:
     """A device is in one listed offer at a time."""
-    wanted = NewOffer(
-        price=body.price.on_demand.amount,
-        miner_id=body.miner_id,
-        devices=tuple(body.devices),
-        kinds=tuple(body.kinds),
-        available_from=body.available_from,
-    )
+    wanted = NewOffer(price=body.price.on_demand.amount, **body.dict(exclude={"price"}))
     listed = services.list_offer(seller=caller(request), offer=wanted)
     return 201, selectors.offer_document(listed.pk)
 
@@ -62,12 +48,8 @@ def get_offer(request: HttpRequest, offer_id: UUID) -> HttpResponse:
 @router.patch(ONE, auth=write, response=CHANGED, summary="Change an offer")
 def patch_offer(request: HttpRequest, offer_id: UUID, body: OfferPatch) -> HttpResponse:
     """Price, kinds, begin, pause and list again; jobs submitted before keep the price they saw."""
-    change = OfferChange(
-        price=body.price.on_demand.amount if body.price else None,
-        kinds=tuple(body.kinds) if body.kinds else None,
-        available_from=body.available_from,
-        state=body.state,
-    )
+    price = body.price.on_demand.amount if body.price else None
+    change = OfferChange(price=price, **body.dict(exclude={"price"}))
     services.change_offer(seller=caller(request), offer_id=offer_id, change=change)
     return json_response(selectors.offer_document(offer_id))
 

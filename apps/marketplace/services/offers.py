@@ -1,10 +1,12 @@
 """Listing, changing and withdrawing offers; each only by the seller of its miner, or by the platform."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 
 from aitbc.core import clock, money
 from aitbc.core.errors import Conflict, Invalid, NotFound
@@ -22,8 +24,8 @@ class NewOffer:
 
     price: str
     miner_id: UUID | None = None
-    devices: tuple[UUID, ...] = ()
-    kinds: tuple[str, ...] = ()
+    devices: Sequence[UUID] = ()
+    kinds: Sequence[str] = ()
     available_from: datetime | None = None
 
 
@@ -32,7 +34,7 @@ class OfferChange:
     """None leaves a value as it is; `state` is listed or paused."""
 
     price: str | None = None
-    kinds: tuple[str, ...] | None = None
+    kinds: Sequence[str] | None = None
     available_from: datetime | None = None
     state: str | None = None
 
@@ -45,7 +47,7 @@ def list_offer(*, seller: Principal, offer: NewOffer) -> Offer:
     listed = Offer(
         miner=miner,
         price=_price(offer.price),
-        kinds=_kinds(miner, offer.kinds or tuple(miner.kinds)),
+        kinds=_kinds(miner, offer.kinds or miner.kinds),
         available_from=_moment(offer.available_from),
         **states.facts(miner, devices),
     )
@@ -122,7 +124,7 @@ def _obstructed(reason: Offer.Reason) -> Conflict:
 
 def _locked(offer_id: UUID, seller: Principal | None = None) -> Offer:
     """The offer under its miner's lock; another seller's does not exist for this one."""
-    found = Offer.objects.of_seller(seller) if seller else Offer.objects.all()
+    found = Offer.objects.filter(owned_by(seller, "miner__") if seller else Q())
     miner_id = found.filter(pk=offer_id).values_list("miner_id", flat=True).first()
     if miner_id is None:
         raise NotFound("offer.unknown", "there is no such offer of yours")
@@ -142,7 +144,7 @@ def _own_miner(seller: Principal, miner_id: UUID | None) -> UUID:
     return found[0]
 
 
-def _devices(miner: Miner, wanted: tuple[UUID, ...]) -> list[Device]:
+def _devices(miner: Miner, wanted: Sequence[UUID]) -> list[Device]:
     active = list(miner.devices.filter(active=True).order_by("pk"))
     chosen = [device for device in active if not wanted or device.pk in wanted]
     if not chosen or len(chosen) < len(set(wanted)):
@@ -150,7 +152,7 @@ def _devices(miner: Miner, wanted: tuple[UUID, ...]) -> list[Device]:
     return chosen
 
 
-def _kinds(miner: Miner, wanted: tuple[str, ...]) -> list[str]:
+def _kinds(miner: Miner, wanted: Sequence[str]) -> list[str]:
     if missing := sorted(set(wanted) - set(miner.kinds)):
         raise _field("kinds", f"the miner does not run {', '.join(missing)}")
     return sorted(set(wanted))

@@ -22,8 +22,6 @@ class DepositAddressAdmin(ReadOnlyAdmin):
     list_display = ("address", "network", "user_shown", "created_at")
     list_select_related = ("user",)
     search_fields = ("address", "user__email")
-    search_help_text = "Address, or the user's e-mail"
-    ordering = ("-id",)
     fields = ("address", ("network", "user_shown"), "created_at")
 
     user_shown = column("User", lambda row: show.to(row.user) if row.user_id else "treasury", ordering="user")
@@ -32,13 +30,10 @@ class DepositAddressAdmin(ReadOnlyAdmin):
 @admin.register(Deposit)
 class DepositAdmin(ReadOnlyAdmin):
     icon = "south_west"
-    list_display = (
-        "ident", "booking", "user_shown", "moved_amount", "block_number", "tx_short", "created_at",
-    )  # fmt: skip
+    list_display = ("ident", "booking", "user_shown", "moved_amount", "block_number", "tx_short", "created_at")
     list_select_related = ("user",)
     list_filter = ("booked",)
     search_fields = ("id", "tx_hash", "user__email")
-    search_help_text = "Id, transaction, or the user's e-mail"
     sections = {
         None: (("booking", "user_shown"), ("moved_amount", "transfer")),
         "On the chain": ("tx", ("network", "block_number", "ordinal"), "sender", "address"),
@@ -48,8 +43,6 @@ class DepositAdmin(ReadOnlyAdmin):
     booking = state({"user": "success", "unattributed": "warning"}, "booked", "Booked")
     user_shown = column("User", "user", show.to, ordering="user")
     moved_amount = amount("Amount", "amount", "asset", ordering="amount")
-    tx_short = column("Transaction", "tx_hash", show.short)
-    tx = column("Transaction", "tx_hash", show.code)
     transfer = link("Ledger transfer", "trading_transfer", "pk")
 
 
@@ -59,8 +52,6 @@ class PayoutTargetAdmin(ReadOnlyAdmin):
     list_display = ("address", "user_shown", "network", "set_at")
     list_select_related = ("user",)
     search_fields = ("address", "user__email")
-    search_help_text = "Address, or the provider's e-mail"
-    ordering = ("-id",)
     fields = ("address", ("network", "user_shown"), "set_at")
 
     user_shown = column("Provider", "user", show.to, ordering="user")
@@ -124,7 +115,6 @@ class PayoutBatchAdmin(ReviewColumns, BatchColumns, ReadOnlyAdmin):
     )  # fmt: skip
     list_filter = ("state",)
     search_fields = ("id", "tx_hash", "root")
-    search_help_text = "Id, transaction or root"
     inlines = (LeavesOfPayout,)
     sections = {
         None: (("status", "network"), ("count", "total_amount"), "id"),
@@ -142,8 +132,6 @@ class PayoutLeafAdmin(LeafColumns, ReadOnlyAdmin):
     list_display = ("id", "user_shown", "moved_amount", "address", "batch_shown", "claimed_at")
     list_select_related = ("user",)
     search_fields = ("id", "hold", "user__email", "batch__id")
-    search_help_text = "Number, hold, batch, or the provider's e-mail"
-    ordering = ("-id",)
     sections = {
         None: (("user_shown", "moved_amount"), ("batch_shown", "position"), "address"),
         "Claim": ("claim_shown", ("claimed_at", "hold_shown")),
@@ -164,7 +152,6 @@ class WithdrawalAdmin(ReviewColumns, ReadOnlyAdmin):
     list_select_related = ("user",)
     list_filter = ("state",)
     search_fields = ("id", "address", "user__email")
-    search_help_text = "Id, address, or the user's e-mail"
     sections = {
         None: (("status", "user_shown"), ("moved_amount", "hold_shown"), "id"),
         "Second person": ReviewColumns.review,
@@ -179,7 +166,6 @@ class WithdrawalAdmin(ReviewColumns, ReadOnlyAdmin):
     user_shown = column("User", "user", show.to, ordering="user")
     moved_amount = amount("Amount", "amount", ordering="amount")
     hold_shown = link("Ledger hold", "trading_transfer", "pk")
-    tx = column("Transaction", "tx_hash", show.code)
 
 
 @admin.register(ReserveCheck)
@@ -190,7 +176,6 @@ class ReserveCheckAdmin(ReadOnlyAdmin):
         "liabilities_amount", "difference_amount", "checked_at",
     )  # fmt: skip
     search_fields = ("id",)
-    search_help_text = "Number"
     sections = {
         None: (("verdict", "difference_amount"), ("network", "asset", "checked_at")),
         "On the chain": (("contract_amount", "unswept_amount"), ("block_number", "block_hash")),

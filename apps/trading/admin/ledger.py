@@ -36,7 +36,6 @@ class AssetAdmin(ReadOnlyAdmin):
     icon = "toll"
     list_display = ("code", "name", "decimals")
     search_fields = ("code",)
-    search_help_text = "Code"
     fields = (("code", "name"), "decimals")
     ordering = ("code",)
 
@@ -52,8 +51,6 @@ class AccountAdmin(ReadOnlyAdmin):
     list_select_related = ("owner",)
     list_filter = ("kind",)
     search_fields = ("id", "owner__email", "owner__id")
-    search_help_text = "Number, or the owner's e-mail or id"
-    ordering = ("-id",)
     sections = {
         None: (("holder", "kind_shown"), ("asset", "chain"), ("id", "shard"), "entries"),
         "Balance": (("posted_amount", "held_amount", "available_amount"), ("overdraft", "created_at")),
@@ -92,7 +89,6 @@ class TransferAdmin(ReadOnlyAdmin):
     list_select_related = ("debit__owner", "credit__owner")
     list_filter = ("state",)
     search_fields = ("id", "reference")
-    search_help_text = "Id, or the id of the job or deposit it is for"
     ordering = ("-created_at", "-id")
     inlines = (EntriesOfTransfer,)
     sections = {
@@ -128,8 +124,6 @@ class EntryAdmin(EntryColumns, ReadOnlyAdmin):
     list_display = ("id", "account_shown", "moved_amount", "kind", "transfer_shown", "job", "created_at")
     list_select_related = ("account__owner", "transfer")
     search_fields = ("id", "account__owner__email")
-    search_help_text = "Number, or the owner's e-mail"
-    ordering = ("-id",)
     fields = (("id", "created_at"), ("account_shown", "moved_amount"), ("transfer_shown", "kind"), "job")
 
     kind = column("Kind", "transfer.kind")
@@ -145,7 +139,6 @@ class JournalBlockAdmin(ReadOnlyAdmin):
     icon = "link"
     list_display = ("number", "lines", "head_short", "upto", "sealed_at")
     search_fields = ("number",)
-    search_help_text = "Number"
     fields = (("number", "lines"), ("upto", "sealed_at"), "digest_shown", "head_shown")
 
     head_short = column("Head", "head", show.short)

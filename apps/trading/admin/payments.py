@@ -50,8 +50,6 @@ class PaymentAdmin(ReadOnlyAdmin):
     list_select_related = ("client", "provider")
     list_filter = ("state",)
     search_fields = ("id", "job", "client__email", "provider__email")
-    search_help_text = "Payment, job, or the e-mail of a party"
-    ordering = ("-id",)
     operations = (RESOLVE,)
     sections = {
         None: (("status", "job_shown"), ("client_shown", "provider_shown"), ("id", "hold"), "shown"),

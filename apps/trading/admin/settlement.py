@@ -22,8 +22,6 @@ class ReceiptLeafAdmin(ReadOnlyAdmin):
     list_select_related = ("batch",)
     list_filter = (BatchedFilter,)
     search_fields = ("id", "job", "batch__id")
-    search_help_text = "Number, job or batch"
-    ordering = ("-id",)
     fields = (("id", "created_at"), "leaf_shown", ("job_shown", "receipt"), ("batch_shown", "position"))
 
     leaf_short = column("Leaf", "leaf", show.short)
@@ -38,7 +36,6 @@ class BatchColumns:
 
     status = state(STATES)
     root_shown = column("Merkle root", "root", show.code)
-    tx = column("Transaction", "tx_hash", show.code)
 
 
 @admin.register(SettlementBatch)
@@ -50,7 +47,6 @@ class SettlementBatchAdmin(BatchColumns, ReadOnlyAdmin):
     )  # fmt: skip
     list_filter = ("state",)
     search_fields = ("id", "tx_hash", "root")
-    search_help_text = "Id, transaction or root"
     sections = {
         None: (("status", "network"), ("receipts", "leaves"), "id"),
         "Anchor": ("root_shown", "tx", ("block", "gas_used")),

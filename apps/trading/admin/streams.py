@@ -18,8 +18,6 @@ class StreamAdmin(ReadOnlyAdmin):
     list_select_related = ("owner",)
     list_filter = ("state",)
     search_fields = ("id", "owner__email")
-    search_help_text = "Id, or the owner's e-mail"
-    ordering = ("-id",)
     fields = (("status", "owner_shown"), ("rate_amount", "deposited_amount"), "document")
 
     status = state({"open": "success", "ended": "warning"})

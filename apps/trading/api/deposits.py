@@ -8,8 +8,8 @@ from ninja import Query, Router
 
 from aitbc.core.auth import ApiKey, caller
 from aitbc.core.errors import Invalid
-from aitbc.core.schema import cursor_parameter, errors
-from apps.trading.api.schemas import DepositAddressOut, DepositList
+from aitbc.core.schema import cursor_parameter, errors, list_of
+from apps.trading.api.schemas import DepositAddressOut, DepositOut
 from apps.trading.selectors import chain as selectors
 from apps.trading.services import deposits
 
@@ -35,7 +35,9 @@ def get_deposit_address(
     return {"asset": asset, "chain": network, "address": address}
 
 
-@router.get("/deposits", response={200: DepositList} | errors(403), summary="Your credited deposits, newest first")
+@router.get(
+    "/deposits", response={200: list_of(DepositOut)} | errors(403), summary="Your credited deposits, newest first"
+)
 def list_deposits(
     request: HttpRequest, cursor: str | None = cursor_parameter(), limit: int = Query(50, ge=1, le=200)
 ) -> dict[str, Any]:

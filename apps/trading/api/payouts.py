@@ -7,8 +7,8 @@ from django.http import HttpRequest
 from ninja import Query, Router
 
 from aitbc.core.auth import ApiKey, caller
-from aitbc.core.schema import cursor_parameter, errors
-from apps.trading.api.schemas import PayoutList, PayoutTargetIn, PayoutTargetOut
+from aitbc.core.schema import cursor_parameter, errors, list_of
+from apps.trading.api.schemas import PayoutOut, PayoutTargetIn, PayoutTargetOut
 from apps.trading.models import PayoutTarget
 from apps.trading.selectors import chain as selectors
 from apps.trading.services import payouts
@@ -45,7 +45,7 @@ def put_target(request: HttpRequest, body: PayoutTargetIn) -> dict[str, Any]:
     return _show(payouts.set_target(user=caller(request).user_id, address=body.address))
 
 
-@router.get("", auth=ApiKey("money:read"), response={200: PayoutList} | errors(403), summary="Your payouts")
+@router.get("", auth=ApiKey("money:read"), response={200: list_of(PayoutOut)} | errors(403), summary="Your payouts")
 def list_payouts(
     request: HttpRequest, cursor: str | None = cursor_parameter(), limit: int = Query(50, ge=1, le=200)
 ) -> dict[str, Any]:

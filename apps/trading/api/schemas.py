@@ -17,11 +17,6 @@ class BalanceOut(Schema):
     maturing: str
 
 
-class BalanceList(Schema):
-    items: list[BalanceOut]
-    next: str | None
-
-
 class EntryOut(Schema):
     id: int
     transfer: UUID
@@ -30,11 +25,6 @@ class EntryOut(Schema):
     amount: str
     reference: UUID | None
     created_at: datetime
-
-
-class EntryList(Schema):
-    items: list[EntryOut]
-    next: str | None
 
 
 class PaymentIn(Strict):
@@ -84,11 +74,6 @@ class DepositOut(Money):
     credited_at: datetime
 
 
-class DepositList(Schema):
-    items: list[DepositOut]
-    next: str | None
-
-
 class WithdrawalIn(Strict):
     amount: str
     address: str
@@ -112,11 +97,6 @@ class WithdrawalOut(Money):
     resolved_at: datetime | None
 
 
-class WithdrawalList(Schema):
-    items: list[WithdrawalOut]
-    next: str | None
-
-
 class SettlementOut(Schema):
     id: UUID
     state: str
@@ -128,11 +108,6 @@ class SettlementOut(Schema):
     chain: str
     created_at: datetime
     finalized_at: datetime | None
-
-
-class SettlementList(Schema):
-    items: list[SettlementOut]
-    next: str | None
 
 
 class ReservesOut(Schema):
@@ -205,11 +180,6 @@ class PayoutOut(Money):
     claimed_at: datetime | None
 
 
-class PayoutList(Schema):
-    items: list[PayoutOut]
-    next: str | None
-
-
 class Topup(Strict):
     amount: MoneyIn
     cap: MoneyIn
@@ -252,8 +222,3 @@ class StreamOut(Schema):
     deposits: list[StreamDepositOut]
     created_at: datetime
     closed_at: datetime | None
-
-
-class StreamList(Schema):
-    items: list[StreamOut]
-    next: UUID | None

@@ -7,15 +7,17 @@ from django.http import HttpRequest
 from ninja import Query, Router
 
 from aitbc.core.auth import ApiKey, caller
-from aitbc.core.schema import cursor_parameter, errors
-from apps.trading.api.schemas import LiabilitiesOut, LiabilityProofOut, ReservesOut, SettlementList, SettlementOut
+from aitbc.core.schema import cursor_parameter, errors, list_of
+from apps.trading.api.schemas import LiabilitiesOut, LiabilityProofOut, ReservesOut, SettlementOut
 from apps.trading.selectors import chain as selectors
 
 router = Router(tags=["settlement"])
 reader = ApiKey("money:read")
 
 
-@router.get("/settlements", auth=reader, response={200: SettlementList} | errors(403), summary="Batches, newest first")
+@router.get(
+    "/settlements", auth=reader, response={200: list_of(SettlementOut)} | errors(403), summary="Batches, newest first"
+)
 def list_settlements(
     request: HttpRequest, cursor: str | None = cursor_parameter(), limit: int = Query(50, ge=1, le=200)
 ) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from ninja import Query, Router
 
 from aitbc.core.auth import ApiKey, caller
 from aitbc.core.idempotency import idempotent, json_response
-from aitbc.core.schema import MoneyIn, errors
-from apps.trading.api.schemas import StreamIn, StreamList, StreamOut
+from aitbc.core.schema import MoneyIn, errors, list_of
+from apps.trading.api.schemas import StreamIn, StreamOut
 from apps.trading.services import streams
 from apps.trading.services.escrow import call
 
@@ -30,7 +30,7 @@ def open_stream(request: HttpRequest, body: StreamIn) -> tuple[int, str]:
     )
 
 
-@router.get("", response={200: StreamList} | errors(403), summary="Streams you own or are paid by")
+@router.get("", response={200: list_of(StreamOut, UUID)} | errors(403), summary="Streams you own or are paid by")
 def list_streams(
     request: HttpRequest, cursor: UUID | None = None, limit: int = Query(50, ge=1, le=200)
 ) -> HttpResponse:

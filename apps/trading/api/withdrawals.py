@@ -11,8 +11,8 @@ from aitbc.core import money
 from aitbc.core.auth import ApiKey, caller
 from aitbc.core.errors import Conflict, Invalid
 from aitbc.core.idempotency import idempotent
-from aitbc.core.schema import cursor_parameter, errors
-from apps.trading.api.schemas import WithdrawalIn, WithdrawalList, WithdrawalOut
+from aitbc.core.schema import cursor_parameter, errors, list_of
+from apps.trading.api.schemas import WithdrawalIn, WithdrawalOut
 from apps.trading.selectors import chain as selectors
 from apps.trading.services import withdrawals
 
@@ -40,7 +40,9 @@ def create_withdrawal(request: HttpRequest, body: WithdrawalIn) -> tuple[int, di
     return 201, selectors.withdrawal_document(item)
 
 
-@router.get("", auth=read, response={200: WithdrawalList} | errors(403), summary="Your withdrawals, newest first")
+@router.get(
+    "", auth=read, response={200: list_of(WithdrawalOut)} | errors(403), summary="Your withdrawals, newest first"
+)
 def list_withdrawals(
     request: HttpRequest, cursor: str | None = cursor_parameter(), limit: int = Query(50, ge=1, le=200)
 ) -> dict[str, Any]:

@@ -8,23 +8,7 @@ from apps.trading.models.streams import Stream
 from apps.trading.models.withdrawals import Withdrawal
 
 __all__ = [
-    "Account",
-    "Asset",
-    "Balance",
-    "Checkpoint",
-    "Deposit",
-    "DepositAddress",
-    "Entry",
-    "HoldTimer",
-    "JournalBlock",
-    "Payment",
-    "PayoutBatch",
-    "PayoutLeaf",
-    "PayoutTarget",
-    "ReceiptLeaf",
-    "ReserveCheck",
-    "SettlementBatch",
-    "Stream",
-    "Transfer",
-    "Withdrawal",
-]
+    "Account", "Asset", "Balance", "Checkpoint", "Deposit", "DepositAddress", "Entry", "HoldTimer", "JournalBlock",
+    "Payment", "PayoutBatch", "PayoutLeaf", "PayoutTarget", "ReceiptLeaf", "ReserveCheck", "SettlementBatch", "Stream",
+    "Transfer", "Withdrawal",
+]  # fmt: skip

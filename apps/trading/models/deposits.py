@@ -1,7 +1,5 @@
 """Money that came in from a chain."""
 
-from typing import ClassVar
-
 from django.conf import settings
 from django.db import models
 
@@ -20,7 +18,7 @@ class DepositAddress(models.Model):
 
     class Meta:
         verbose_name_plural = "deposit addresses"
-        constraints: ClassVar[list[models.BaseConstraint]] = [
+        constraints = [
             models.UniqueConstraint(
                 fields=["network", "user"], name="depositaddress_once_per_user", nulls_distinct=False
             ),
@@ -54,7 +52,7 @@ class Deposit(models.Model):
 
     class Meta:
         ordering = ("-created_at", "-id")
-        constraints: ClassVar[list[models.BaseConstraint]] = [
+        constraints = [
             models.UniqueConstraint(fields=["network", "tx_hash", "ordinal"], name="deposit_once"),
             models.CheckConstraint(
                 condition=models.Q(booked="user", user__isnull=False)
@@ -62,9 +60,7 @@ class Deposit(models.Model):
                 name="deposit_user_has_user",
             ),
         ]
-        indexes: ClassVar[list[models.Index]] = [
-            models.Index(fields=["user", "-created_at", "-id"], name="deposit_of_user")
-        ]
+        indexes = [models.Index(fields=["user", "-created_at", "-id"], name="deposit_of_user")]
 
     def __str__(self) -> str:
         return f"deposit {self.id}"

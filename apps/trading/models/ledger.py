@@ -1,7 +1,5 @@
 """The double-entry ledger. Python reads these tables; only the SQL function `ledger_apply` writes them."""
 
-from typing import ClassVar
-
 from django.conf import settings
 from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
@@ -57,7 +55,7 @@ class Account(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        constraints: ClassVar[list[models.BaseConstraint]] = [
+        constraints = [
             models.UniqueConstraint(
                 fields=["owner", "asset", "kind", "chain", "shard"], name="account_one_per_kind", nulls_distinct=False
             ),

@@ -1,7 +1,5 @@
 """Earnings that leave for a chain: pull only, one leaf per provider and batch."""
 
-from typing import ClassVar
-
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -46,7 +44,7 @@ class PayoutBatch(Reviewed):
     class Meta:
         ordering = ("-id",)
         verbose_name_plural = "payout batches"
-        constraints: ClassVar[list[models.BaseConstraint]] = [*Reviewed.Meta.constraints]
+        constraints = [*Reviewed.Meta.constraints]
 
     def __str__(self) -> str:
         return f"payout {self.id}"
@@ -66,12 +64,12 @@ class PayoutLeaf(models.Model):
 
     class Meta:
         verbose_name_plural = "payout leaves"
-        constraints: ClassVar[list[models.BaseConstraint]] = [
+        constraints = [
             models.UniqueConstraint(fields=["batch", "position"], name="payoutleaf_position_once"),
             models.UniqueConstraint(fields=["batch", "user"], name="payoutleaf_user_once_per_batch"),
             models.CheckConstraint(condition=Q(amount__gt=0), name="payoutleaf_amount_positive"),
         ]
-        indexes: ClassVar[list[models.Index]] = [models.Index(fields=["user", "-id"], name="payoutleaf_of_user")]
+        indexes = [models.Index(fields=["user", "-id"], name="payoutleaf_of_user")]
 
     def __str__(self) -> str:
         return f"{self.position} of {self.batch_id}"
@@ -97,9 +95,7 @@ class ReserveCheck(models.Model):
 
     class Meta:
         ordering = ("-id",)
-        indexes: ClassVar[list[models.Index]] = [
-            models.Index(fields=["network", "asset", "-id"], name="reservecheck_latest")
-        ]
+        indexes = [models.Index(fields=["network", "asset", "-id"], name="reservecheck_latest")]
 
     def __str__(self) -> str:
         return f"{self.asset} at block {self.block_number}"

@@ -1,7 +1,7 @@
 """What leaves above a threshold waits for a second person (protocols 9)."""
 
 from datetime import timedelta
-from typing import ClassVar, Final
+from typing import Final
 
 from django.conf import settings
 from django.db import models
@@ -22,7 +22,7 @@ class Reviewed(models.Model):
 
     class Meta:
         abstract = True
-        constraints: ClassVar[list[models.BaseConstraint]] = [
+        constraints = [
             models.CheckConstraint(
                 condition=Q(approved_by__isnull=True, approved_at__isnull=True, approval="0x")
                 | Q(

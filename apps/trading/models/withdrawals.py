@@ -1,7 +1,5 @@
 """Money that a user sends to an address of his choice on a chain."""
 
-from typing import ClassVar
-
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
@@ -38,7 +36,7 @@ class Withdrawal(Reviewed):
 
     class Meta:
         ordering = ("-id",)
-        constraints: ClassVar[list[models.BaseConstraint]] = [
+        constraints = [
             *Reviewed.Meta.constraints,
             models.CheckConstraint(condition=~Q(approved_by=F("user")), name="withdrawal_second_person"),
             models.CheckConstraint(condition=Q(amount__gt=0), name="withdrawal_amount_positive"),
@@ -49,7 +47,7 @@ class Withdrawal(Reviewed):
                 name="withdrawal_resolved",
             ),
         ]
-        indexes: ClassVar[list[models.Index]] = [
+        indexes = [
             models.Index(fields=["user", "-id"], name="withdrawal_of_user"),
             models.Index(fields=["address", "created_at"], name="withdrawal_to_address"),
             models.Index(fields=["not_before"], name="withdrawal_waiting", condition=Q(state="waiting")),

@@ -18,14 +18,10 @@ def of_user(user: UUID) -> list[dict[str, Any]]:
             GROUP BY s.code, s.decimals ORDER BY s.code""",
         (user,),
     )
+    names = ("available", "held", "maturing")
     return [
-        {
-            "asset": code,
-            "available": money.show(int(available), decimals),
-            "held": money.show(int(held), decimals),
-            "maturing": money.show(int(maturing), decimals),
-        }
-        for code, decimals, available, held, maturing in found
+        {"asset": code} | {name: money.show(int(one), decimals) for name, one in zip(names, units, strict=True)}
+        for code, decimals, *units in found
     ]
 
 
@@ -44,16 +40,8 @@ def entries(*, user: UUID, asset: str, cursor: str | None, limit: int) -> dict[s
             ORDER BY e.id DESC LIMIT %s""",
         (user, asset, last, last, limit + 1),
     )
-    items = [
-        {
-            "id": entry,
-            "transfer": transfer,
-            "kind": kind,
-            "account": account,
-            "amount": money.show(int(amount), known.decimals),
-            "reference": reference,
-            "created_at": created_at,
-        }
-        for entry, transfer, kind, account, amount, reference, created_at in found[:limit]
-    ]
+    names = ("id", "transfer", "kind", "account", "amount", "reference", "created_at")
+    items = [dict(zip(names, row, strict=True)) for row in found[:limit]]
+    for item in items:
+        item["amount"] = money.show(int(item["amount"]), known.decimals)
     return {"items": items, "next": encode(found[limit - 1][0]) if len(found) > limit else None}

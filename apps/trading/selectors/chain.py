@@ -1,11 +1,12 @@
 """Deposits, settlement batches, payouts and reserves as the API shows them."""
 
 import json
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from aitbc.chain.addresses import bytes32
 from aitbc.core import db, money
@@ -28,12 +29,16 @@ def _page(rows: list[Any], limit: int, show: Any, key: Any) -> dict[str, Any]:
     return {"items": [show(row) for row in rows[:limit]], "next": following}
 
 
-def _uuid_after(cursor: str | None) -> UUID | None:
-    key = decode(cursor, 1)
-    try:
-        return UUID(str(key[0])) if key else None
-    except ValueError:
-        return None
+def _newest(found: QuerySet[Any], cursor: str | None, limit: int, show: Any) -> dict[str, Any]:
+    """A page of rows whose ids are UUIDs and tell their age."""
+    if key := decode(cursor, 1):
+        with suppress(ValueError):
+            found = found.filter(id__lt=UUID(str(key[0])))
+    return _page(list(found[: limit + 1]), limit, show, lambda row: (row.pk,))
+
+
+def _fields(row: Any, names: str) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names.split()}
 
 
 def deposits_of(*, user: UUID, cursor: str | None, limit: int) -> dict[str, Any]:
@@ -47,21 +52,12 @@ def deposits_of(*, user: UUID, cursor: str | None, limit: int) -> dict[str, Any]
 
 
 def _deposit(row: Deposit) -> dict[str, Any]:
-    return _ait(row.amount) | {
-        "id": row.pk,
-        "chain": row.network,
-        "address": row.address,
-        "tx_hash": row.tx_hash,
-        "block": row.block_number,
-        "credited_at": row.created_at,
-    }
+    document = _ait(row.amount) | _fields(row, "id address tx_hash")
+    return document | {"chain": row.network, "block": row.block_number, "credited_at": row.created_at}
 
 
 def withdrawals_of(*, user: UUID, cursor: str | None, limit: int) -> dict[str, Any]:
-    found = Withdrawal.objects.filter(user_id=user)
-    after = _uuid_after(cursor)
-    rows = list((found.filter(id__lt=after) if after else found)[: limit + 1])
-    return _page(rows, limit, withdrawal_document, lambda row: (row.pk,))
+    return _newest(Withdrawal.objects.filter(user_id=user), cursor, limit, withdrawal_document)
 
 
 def withdrawal(*, user: UUID, withdrawal: UUID) -> dict[str, Any]:
@@ -72,15 +68,12 @@ def withdrawal(*, user: UUID, withdrawal: UUID) -> dict[str, Any]:
 
 
 def withdrawal_document(row: Withdrawal) -> dict[str, Any]:
-    fields = "id address state created_at not_before review_until tx_hash block resolved_at".split()
-    return _ait(row.amount) | {"chain": row.network} | {name: getattr(row, name) for name in fields}
+    names = "id address state created_at not_before review_until tx_hash block resolved_at"
+    return _ait(row.amount) | {"chain": row.network} | _fields(row, names)
 
 
 def settlements(*, cursor: str | None, limit: int) -> dict[str, Any]:
-    found = SettlementBatch.objects.order_by("-id")
-    after = _uuid_after(cursor)
-    rows = list((found.filter(id__lt=after) if after else found)[: limit + 1])
-    return _page(rows, limit, settlement_document, lambda row: (row.pk,))
+    return _newest(SettlementBatch.objects.order_by("-id"), cursor, limit, settlement_document)
 
 
 def settlement(batch: UUID) -> dict[str, Any]:
@@ -91,18 +84,8 @@ def settlement(batch: UUID) -> dict[str, Any]:
 
 
 def settlement_document(row: SettlementBatch) -> dict[str, Any]:
-    return {
-        "id": row.pk,
-        "state": row.state,
-        "root": row.root,
-        "receipts": row.receipts,
-        "tx_hash": row.tx_hash,
-        "block": row.block,
-        "gas_used": row.gas_used,
-        "chain": row.network,
-        "created_at": row.created_at,
-        "finalized_at": row.finalized_at,
-    }
+    names = "id state root receipts tx_hash block gas_used created_at finalized_at"
+    return {"chain": row.network} | _fields(row, names)
 
 
 def payouts_of(*, user: UUID, cursor: str | None, limit: int) -> dict[str, Any]:

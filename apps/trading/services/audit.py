@@ -198,5 +198,4 @@ def _checkpoint(since: dt.datetime) -> tuple[int, int] | None:
 
 def size() -> int:
     """How many entries the audit covers."""
-    count: int = db.value("SELECT count(*) FROM trading_entry")
-    return count
+    return int(db.value("SELECT count(*) FROM trading_entry"))

@@ -97,18 +97,10 @@ def _book(event: FinalEvent, key: str, *, user: UUID | None, treasury: bool = Fa
     transfer = uuid5(_NAMESPACE, key)
     kind = "available" if user else "treasury" if treasury else "unattributed"
     chain = event.network if kind == "unattributed" else ""
-    ledger.apply_all(
-        [
-            ledger.Item(
-                id=transfer,
-                action="transfer",
-                kind="deposit" if kind != "unattributed" else "deposit.stray",
-                debit=ledger.account_id(owner=None, kind="external", chain=event.network),
-                credit=ledger.account_id(owner=user, kind=kind, chain=chain),
-                amount=amount,
-            )
-        ]
-    )
+    mirror = ledger.account_id(owner=None, kind="external", chain=event.network)
+    receiver = ledger.account_id(owner=user, kind=kind, chain=chain)
+    booking = "deposit" if kind != "unattributed" else "deposit.stray"
+    ledger.apply_all([ledger.Item(transfer, "transfer", booking, mirror, receiver, amount)])
     Deposit.objects.get_or_create(
         id=transfer,
         defaults={
@@ -129,10 +121,5 @@ def _book(event: FinalEvent, key: str, *, user: UUID | None, treasury: bool = Fa
 def _request_sweep(event: FinalEvent, target: DepositAddress) -> None:
     """Have the tokens moved into the contract, from where payouts are paid; value stays ours."""
     if int(event.args["value"]) > 0:
-        intents.request_intent(
-            kind="settlement.sweep",
-            business_key=f"sweep:{event_key(event)}",
-            contract="Settlement",
-            function="sweep",
-            args=[bytes32(target.user_id or TREASURY)],
-        )
+        args = [bytes32(target.user_id or TREASURY)]
+        intents.request_intent("settlement.sweep", f"sweep:{event_key(event)}", "sweep", args)

@@ -28,14 +28,8 @@ def mint_deposit(*, user: UUID | None, amount: int, key: str = "") -> Minted:
     Under the same `key` it is minted once."""
     address = deposit_address(user=user)
     with transaction.atomic():
-        intent = intents.request_intent(
-            kind="token.mint",
-            business_key=f"mint:{key or uuid7()}",
-            contract="AIT",
-            function="mint",
-            args=[address, str(amount)],
-            role="owner",
-        )
+        args, business_key = [address, str(amount)], f"mint:{key or uuid7()}"
+        intent = intents.request_intent("token.mint", business_key, "mint", args, contract="AIT", role="owner")
     return Minted(intent.pk, address, str(intent.state))
 
 
@@ -49,15 +43,5 @@ def state_of(minted: Minted) -> str:
 
 def book_from_treasury(*, user: UUID, amount: int) -> None:
     """Treasury -> user; Conflict when the treasury was not funded by a deposit of that size."""
-    ledger.apply_all(
-        [
-            ledger.Item(
-                id=uuid7(),
-                action="transfer",
-                kind="treasury.grant",
-                debit=ledger.account_id(owner=None, kind="treasury"),
-                credit=ledger.account_id(owner=user, kind="available"),
-                amount=amount,
-            )
-        ]
-    )
+    sides = ledger.account_id(owner=None, kind="treasury"), ledger.account_id(owner=user, kind="available")
+    ledger.apply_all([ledger.Item(uuid7(), "transfer", "treasury.grant", *sides, amount)])

@@ -74,13 +74,8 @@ def promise(batch: PayoutBatch) -> None:
     """Ask the chain to promise one that awaits nobody's word."""
     batch.state = PayoutBatch.State.SEALED
     batch.save()
-    intents.request_intent(
-        kind="settlement.payout",
-        business_key=f"payout:{batch.pk}",
-        contract="Settlement",
-        function="openPayout",
-        args=[bytes32(batch.pk), batch.root, str(batch.total), str(batch.count), batch.approval],
-    )
+    args = [bytes32(batch.pk), batch.root, str(batch.total), str(batch.count), batch.approval]
+    intents.request_intent("settlement.payout", f"payout:{batch.pk}", "openPayout", args)
 
 
 def finish_payouts(intent: Intent) -> None:
@@ -105,13 +100,8 @@ def _sweep(batch: PayoutBatch) -> int:
         return 0
     leaves = list(batch.leaves.order_by("position"))
     shares = [(leaf.position, (leaf.address, leaf.amount)) for leaf in leaves if leaf.claimed_at is None]
-    intents.request_intent(
-        kind="settlement.claims",
-        business_key=f"claims:{batch.pk}:{calls.count()}",
-        contract="Settlement",
-        function="claimMany",
-        args=claims.claim_many(batch=batch.pk, tree=claims.tree(leaves), shares=shares[:MOST_CLAIMS]),
-    )
+    args = claims.claim_many(batch=batch.pk, tree=claims.tree(leaves), shares=shares[:MOST_CLAIMS])
+    intents.request_intent("settlement.claims", f"claims:{batch.pk}:{calls.count()}", "claimMany", args)
     return len(shares[:MOST_CLAIMS])
 
 

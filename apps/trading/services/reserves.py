@@ -60,10 +60,5 @@ def _snapshot(*, prove: bool) -> tuple[dict[str, Any], list[str]]:
 
 def _anchor(check: ReserveCheck, proof: UUID) -> None:
     """Fix the root on the chain beside the ledger's head of that time."""
-    intents.request_intent(
-        kind="settlement.liabilities",
-        business_key=f"liabilities:{proof}",
-        contract="Settlement",
-        function="anchor",
-        args=[bytes32(proof), str(check.root), str(check.users), journal.head()],
-    )
+    args = [bytes32(proof), str(check.root), str(check.users), journal.head()]
+    intents.request_intent("settlement.liabilities", f"liabilities:{proof}", "anchor", args)

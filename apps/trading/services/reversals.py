@@ -25,15 +25,8 @@ def reversal(transfer_id: UUID) -> ledger.Item:
         raise NotFound("ledger.transfer_unknown", "the ledger has no transfer of this id")
     if found.credit_id is None or found.kind.startswith(MANAGED) or found.kind == "reversal":
         raise Conflict("ledger.not_reversible", f"a {found.state} {found.kind} is not corrected by a reversal")
-    return ledger.Item(
-        id=uuid5(_NAMESPACE, str(found.id)),
-        action="transfer",
-        kind="reversal",
-        debit=found.credit_id,
-        credit=found.debit_id,
-        amount=int(found.amount),
-        reference=found.id,
-    )
+    item, amount = uuid5(_NAMESPACE, str(found.id)), int(found.amount)
+    return ledger.Item(item, "transfer", "reversal", found.credit_id, found.debit_id, amount, reference=found.id)
 
 
 def reverse(transfer_id: UUID, *, reason: str) -> UUID:

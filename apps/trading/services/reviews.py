@@ -74,5 +74,4 @@ def _refuse(item: Withdrawal | PayoutBatch, by: User, seen: str, now: datetime) 
 
 def lapse_due() -> int:
     """Release what nobody approved in time; how many."""
-    lapsed: int = db.value("SELECT reviews_lapse(100)")
-    return lapsed
+    return int(db.value("SELECT reviews_lapse(100)"))

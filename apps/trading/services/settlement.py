@@ -32,13 +32,8 @@ def seal_batch(*, limit: int, older_than: int = 0) -> SettlementBatch | None:
         return None
     root = "0x" + merkle.root([bytes(leaf) for (leaf,) in taken]).hex()
     batch = SettlementBatch.objects.create(id=batch_id, network=settings.CHAIN_NETWORK, root=root, receipts=len(taken))
-    intents.request_intent(
-        kind="settlement.anchor",
-        business_key=f"anchor:{batch_id}",
-        contract="Settlement",
-        function="anchor",
-        args=[bytes32(batch_id), root, str(len(taken)), journal.head()],
-    )
+    args = [bytes32(batch_id), root, str(len(taken)), journal.head()]
+    intents.request_intent("settlement.anchor", f"anchor:{batch_id}", "anchor", args)
     return batch
 
 

@@ -71,13 +71,8 @@ def recipient(address: str) -> str:
 
 
 def _send(item: Withdrawal) -> None:
-    intents.request_intent(
-        kind="settlement.withdrawal",
-        business_key=f"withdrawal:{item.pk}",
-        contract="Settlement",
-        function="withdraw",
-        args=[bytes32(item.pk), item.address, str(item.amount), item.approval],
-    )
+    args = [bytes32(item.pk), item.address, str(item.amount), item.approval]
+    intents.request_intent("settlement.withdrawal", f"withdrawal:{item.pk}", "withdraw", args)
     item.state = State.SENDING
     item.save(update_fields=["state"])
 

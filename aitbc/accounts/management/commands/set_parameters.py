@@ -1,36 +1,28 @@
-import json
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import transaction
 
 from aitbc.accounts import parameters
-from aitbc.core.errors import DomainError
+from aitbc.core.answers import AnswerCommand
 
 
-class Command(BaseCommand):
+class Command(AnswerCommand):
     help = "Change governed parameters, all of them or none; each change is kept in their history."
-    requires_system_checks: list[str] = []  # they import the whole web, and say nothing about this
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
         parser.add_argument("changes", nargs="+", metavar="NAME=VALUE")
-        parser.add_argument("--json", action="store_true", help="print one JSON object")
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    @transaction.atomic
+    def answer(self, **options: Any) -> tuple[Any, str]:
         wanted = dict(_parse(text) for text in options["changes"])
-        try:
-            with transaction.atomic():
-                before = {name: parameters.get(name) for name in wanted}
-                for name, value in wanted.items():
-                    parameters.change(name=name, value=value, by=None)
-        except DomainError as error:
-            raise CommandError(f"{error.message} ({error.code})") from error
-        if options["json"]:
-            self.stdout.write(json.dumps({"before": before, "now": wanted}))
-        else:
-            for name, value in wanted.items():
-                self.stdout.write(f"{name}: {before[name]} -> {value}")
+        before = {name: parameters.get(name) for name in wanted}
+        for name, value in wanted.items():
+            parameters.change(name=name, value=value, by=None)
+        lines = [f"{name}: {before[name]} -> {value}" for name, value in wanted.items()]
+        return {"before": before, "now": wanted}, "\n".join(lines)
 
 
 def _parse(text: str) -> tuple[str, int]:

@@ -7,19 +7,19 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from aitbc.accounts.models import User
 from aitbc.core import money
-from aitbc.core.errors import DomainError
+from aitbc.core.answers import AnswerCommand
 from apps.trading.services import funding
 
 
-class Command(BaseCommand):
+class Command(AnswerCommand):
     help = "Mint test AIT to a deposit address on the embedded chain, or book it from the treasury."
-    requires_system_checks: list[str] = []  # they import the whole web, and say nothing about this
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
         who = parser.add_mutually_exclusive_group(required=True)
         who.add_argument("--user", help="e-mail address of who gets it")
         who.add_argument("--treasury", action="store_true", help="the treasury gets it, for --direct later")
@@ -27,16 +27,12 @@ class Command(BaseCommand):
         parser.add_argument("--direct", action="store_true", help="book it from the treasury, at once")
         parser.add_argument("--once", action="store_true", help="set-up: the same recipient is minted to once")
         parser.add_argument("--wait", type=float, default=0, help="seconds to wait for the credit")
-        parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
 
-    def handle(self, **options: Any) -> None:
+    def answer(self, **options: Any) -> tuple[Any, str]:
         if not (settings.CHAIN_EMBEDDED and getattr(settings, "DEVELOPMENT", False)):
             raise CommandError("fund is for the embedded development chain only")
-        try:
-            result = self._fund(**options)
-        except DomainError as error:
-            raise CommandError(f"{error.code}: {error.message}") from error
-        self.stdout.write(json.dumps(result, indent=None if options["as_json"] else 2))
+        result = self._fund(**options)
+        return result, json.dumps(result, indent=2)
 
     def _fund(
         self, *, user: str | None, amount: str, direct: bool, once: bool, wait: float, **_: Any
