@@ -1,6 +1,6 @@
 """The one loop of every miner: detect, register, heartbeat, poll, run, report, drain.
 
-Only the transport differs between the daemon on a provider's machine and a first-party worker.
+The same for the daemon on a provider's machine and for the platform's own worker.
 """
 
 import threading
@@ -19,7 +19,7 @@ from apps.gpu.agent.detect import Device
 from apps.gpu.agent.heartbeat import Heart
 from apps.gpu.agent.identity import Identity
 from apps.gpu.agent.sandbox import MIB, Canceled, Limits, Sandbox, Slot
-from apps.gpu.agent.transport import JSON, Transport, pauses
+from apps.gpu.agent.transport import JSON, HttpTransport, pauses
 from apps.gpu.agent.work import Lease, Worker
 from apps.gpu.runtimes.contract import RuntimeFailure
 
@@ -74,7 +74,7 @@ class Agent:
     is done; the caller closes transport and sandbox."""
 
     def __init__(
-        self, *, transport: Transport, identity: Identity, sandbox: Sandbox, devices: list[Device],
+        self, *, transport: HttpTransport, identity: Identity, sandbox: Sandbox, devices: list[Device],
         config: Config, prefix: str,
     ) -> None:  # fmt: skip
         self._transport, self._identity, self._sandbox = transport, identity, sandbox

@@ -18,7 +18,7 @@ from apps.gpu import runtimes, statements
 from apps.gpu.agent.identity import Identity
 from apps.gpu.agent.printed import Printed
 from apps.gpu.agent.sandbox import Canceled, Limits, Outcome, Sandbox, Slot
-from apps.gpu.agent.transport import JSON, Transport
+from apps.gpu.agent.transport import JSON, HttpTransport
 from apps.gpu.agent.workspace import Workspace
 from apps.gpu.runtimes.contract import Code, RuntimeFailure
 
@@ -49,7 +49,7 @@ class Lease:
 class Worker:
     """Runs leases in `slot`s of a sandbox and reports each exactly as it ended."""
 
-    transport: Transport
+    transport: HttpTransport
     identity: Identity
     sandbox: Sandbox
     memory_bytes: int

@@ -59,7 +59,7 @@ def make_nonce(*, key: UUID) -> str:
 
 
 @transaction.atomic
-def register(*, caller: Principal, registration: Registration, first_party: bool = False) -> tuple[Miner, bool]:
+def register(*, caller: Principal, registration: Registration) -> tuple[Miner, bool]:
     """Create the caller's miner, or bring it up to date -> (miner, whether it is new). Leases go on."""
     _check(registration)
     _check_proof(caller, registration)
@@ -75,7 +75,6 @@ def register(*, caller: Principal, registration: Registration, first_party: bool
         "price": money.units(registration.price, 18),
         "address": registration.address,
         "sandbox": registration.sandbox,
-        "first_party": first_party,
         "last_seen_at": clock.database_now(),
     }
     miner, created = Miner.objects.update_or_create(
