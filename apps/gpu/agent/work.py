@@ -5,12 +5,10 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from jsonschema import Draft202012Validator
 
 from aitbc.core import money
 from aitbc.core.errors import Conflict, DomainError, NotFound, Unavailable
@@ -111,9 +109,9 @@ class Worker:
                 given = json.loads(path.read_bytes())
             except ValueError as error:
                 raise RuntimeFailure(Code.INVALID_INPUT, "the input artifact is not JSON") from error
-        if wrong := next(_validator(job["kind"]).iter_errors(given), None):
-            place = "/".join(map(str, wrong.absolute_path)) or "input"
-            raise RuntimeFailure(Code.INVALID_INPUT, f"{place}: {wrong.message[:300]}")
+        for wrong in runtimes.misfits(job["kind"], "input", given):
+            place = "/".join(wrong["loc"][2:]) or "input"
+            raise RuntimeFailure(Code.INVALID_INPUT, f"{place}: {wrong['msg']}")
         return given
 
     def _fetch(self, hashes: tuple[str, ...], workspace: Workspace) -> list[Path]:
@@ -182,18 +180,10 @@ class Worker:
             logger.info("progress could not be told", job=lease.id, reason=str(error))
 
 
-@cache
-def _validator(kind: str) -> Draft202012Validator:
-    return Draft202012Validator(runtimes.find(kind).input_schema)
-
-
 def statement_of(job: JSON, *, output_commitment: bytes) -> statements.WorkStatement:
     """What the miner signs, from the lease alone: the platform makes the same from its own records."""
     salt = statements.hex32(job["salt"])
-    if job.get("input_artifact"):
-        given = statements.artifact_commitment(salt=salt, sha256=job["input_artifact"])
-    else:
-        given = statements.commitment(salt=salt, value=job["input"])
+    given = statements.commitment(salt=salt, value=job.get("input"), artifact=job.get("input_artifact"))
     return statements.WorkStatement(
         job=job["id"],
         kind=job["kind"],

@@ -90,13 +90,13 @@ def register(*, caller: Principal, registration: Registration) -> tuple[Miner, b
 def _check(registration: Registration) -> None:
     unknown = [kind for kind in registration.kinds if kind not in runtimes()]
     if unknown:
-        raise _field("kinds", f"unknown kinds: {', '.join(unknown)}")
+        raise Invalid.field("kinds", f"unknown kinds: {', '.join(unknown)}")
     if not registration.devices:
-        raise _field("devices", "a miner has at least one device")
+        raise Invalid.field("devices", "a miner has at least one device")
     if len({device.uuid for device in registration.devices}) < len(registration.devices):
-        raise _field("devices", "two devices have one uuid")
+        raise Invalid.field("devices", "two devices have one uuid")
     if not 0 < money.units(registration.price, 18) <= money.MAX_UNITS:
-        raise _field("price", "must be more than nothing")
+        raise Invalid.field("price", "must be more than nothing")
     _check_sandbox(registration.kinds, registration.sandbox)
 
 
@@ -104,7 +104,7 @@ def _check_sandbox(kinds: Iterable[str], sandbox: str) -> None:
     """Production lets a client's code and models run only where the sandbox isolates them (protocols 32)."""
     client_code = [kind for kind in kinds if runtimes()[kind].runs_client_code]
     if client_code and sandbox == "process" and not settings.DEVELOPMENT:
-        raise _field("kinds", f"{', '.join(client_code)} need a sandbox that isolates a client's code")
+        raise Invalid.field("kinds", f"{', '.join(client_code)} need a sandbox that isolates a client's code")
 
 
 def _check_proof(caller: Principal, registration: Registration) -> None:
@@ -211,7 +211,7 @@ def update_capabilities(
     miner = Miner.objects.select_for_update(no_key=True).filter(key_id=key).first() or of_key(key)
     if kinds is not None:
         if unknown := [kind for kind in kinds if kind not in runtimes()]:
-            raise _field("kinds", f"unknown kinds: {', '.join(unknown)}")
+            raise Invalid.field("kinds", f"unknown kinds: {', '.join(unknown)}")
         _check_sandbox(kinds, miner.sandbox)
         miner.kinds = sorted(set(kinds))
     if models is not None:
@@ -219,7 +219,7 @@ def update_capabilities(
     if price is not None:
         miner.price = money.units(price, 18)
         if miner.price <= 0:
-            raise _field("price", "must be more than nothing")
+            raise Invalid.field("price", "must be more than nothing")
     if concurrency is not None:
         miner.concurrency = concurrency
     miner.save(update_fields=["kinds", "model_names", "price", "concurrency"])
@@ -258,7 +258,3 @@ def document(miner: Miner) -> dict[str, Any]:
         ],
         "heartbeat_seconds": parameters.get("heartbeat_seconds"),
     }
-
-
-def _field(name: str, message: str) -> Invalid:
-    return Invalid("request.invalid", message, errors=[{"loc": ["body", name], "msg": message}])
