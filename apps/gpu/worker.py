@@ -18,6 +18,7 @@ from django.db import transaction
 
 from aitbc.accounts import keys
 from aitbc.accounts.models import Role, User
+from aitbc.core.files import write_private
 from apps.gpu.agent.detect import detect, parse_cpus
 from apps.gpu.agent.identity import load_identity, read_api_key
 from apps.gpu.agent.loop import Agent, Config
@@ -37,9 +38,7 @@ def own_key(number: int) -> Path:
         with transaction.atomic():
             user = User.objects.filter(email=EMAIL).first() or User.objects.create_user(EMAIL, role=Role.MINER)
             _, token = keys.create_key(user=user, name=f"gpu worker {number}", scopes=["miner"])
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600)
-        path.write_text(token)
+        write_private(path, token.encode())
     return path
 
 

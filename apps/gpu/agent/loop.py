@@ -83,7 +83,8 @@ class Agent:
         self._worker = Worker(transport, identity, sandbox, config.memory_bytes)
         self._measured: dict[str, dict[str, float]] = {}
         self._leases: dict[str, Lease] = {}
-        self._slots = self._make_slots()
+        # Dealt to the devices in turn; those of one processor share its threads.
+        self._slots = [self._slot(devices[n % len(devices)], config.slots) for n in range(config.slots)]
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._challenged: str | None = None
@@ -98,12 +99,6 @@ class Agent:
             on_answer=self._obey,
             on_unknown=self._register_again,
         )
-
-    def _make_slots(self) -> list[Slot]:
-        """Slots dealt to the devices in turn; those of one processor share its threads."""
-        slots, devices = self._config.slots, self._devices
-        dealt = [devices[number % len(devices)] for number in range(slots)]
-        return [self._slot(device, slots) for device in dealt]
 
     def _slot(self, device: Device, sharers: int = 1) -> Slot:
         variable = {"cuda": "CUDA_VISIBLE_DEVICES", "rocm": "HIP_VISIBLE_DEVICES"}.get(device.kind)

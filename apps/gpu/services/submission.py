@@ -16,6 +16,7 @@ from apps.gpu.services.artifacts import require_access
 
 MAX_INLINE_INPUT = 1024 * 1024
 DECIMALS = 18
+_AS_ORDERED = ("kind", "input", "input_artifact", "priority", "gpu_model", "region", "models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,7 @@ def prepare(client: UUID, order: Order) -> dict[str, Any]:
         "id": str(order.id or uuid7()),
         "fresh_id": order.id is None,
         "payment": str(uuid7()),
-        "kind": order.kind,
-        "input": order.input,
-        "input_artifact": order.input_artifact,
+        **{name: getattr(order, name) for name in _AS_ORDERED},
         "artifacts": artifacts,
         "digest": _digest(order, max_price, inline),
         "salt": os.urandom(32).hex(),
@@ -68,12 +67,8 @@ def prepare(client: UUID, order: Order) -> dict[str, Any]:
         "listed_price": str(offer.unit_price) if offer else None,
         "miner": str(offer.miner_id) if offer else None,
         "ttl": order.ttl_seconds,
-        "priority": order.priority,
-        "gpu_model": order.gpu_model,
         "min_vram_mb": int(order.min_vram_gb * 1024) if order.min_vram_gb else None,
         "cuda": _version(order.cuda),
-        "region": order.region,
-        "models": list(order.models),
     }
 
 
