@@ -1,6 +1,6 @@
 """The five ways in which the domain says no. Edges never catch them; `aitbc.core.http` renders them once."""
 
-from typing import Any
+from typing import Any, Self
 
 
 class DomainError(Exception):
@@ -26,6 +26,11 @@ class Invalid(DomainError):
     """The input is wrong; `errors=[{"loc": [...], "msg": "..."}]` names the fields."""
 
     status, title = 422, "Invalid input"
+
+    @classmethod
+    def field(cls, name: str, message: str) -> Self:
+        """For one member of the request's body."""
+        return cls("request.invalid", message, errors=[{"loc": ["body", name], "msg": message}])
 
 
 class Forbidden(DomainError):

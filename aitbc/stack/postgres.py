@@ -81,7 +81,7 @@ class Postgres(Server):
             _create_cluster(layout, log=self.log)
             survivor = _clear_leftovers(layout)
             if survivor is not None:
-                process.adopt(self.pid_file, survivor)
+                self.pid_file.write_text(process.identify(survivor) or "")
             else:
                 _end_predecessor(layout)
                 self._launch(layout, owned=owned)

@@ -63,12 +63,6 @@ def running(pid_file: Path) -> int | None:
     return pid if identity == recorded and state not in "ZX" else None
 
 
-def adopt(pid_file: Path, pid: int) -> None:
-    """Record a process that was found running."""
-    if identity := identify(pid):
-        pid_file.write_text(identity)
-
-
 def as_user(account: pwd.struct_passwd | None) -> dict[str, Any]:
     """The options with which subprocess runs a program as this user; None is ourselves."""
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}

@@ -109,8 +109,11 @@ def _as_doubles(value: Any) -> Any:
     return value
 
 
-def commitment(*, salt: bytes, value: Any) -> bytes:
-    """keccak(salt || keccak(canonical JSON)): hides a guessable value from all but the parties."""
+def commitment(*, salt: bytes, value: Any, artifact: str | None = None) -> bytes:
+    """keccak(salt || keccak(canonical JSON)): hides a guessable value from all but the parties. `artifact` is
+    the SHA-256 of the one that takes the value's place, if one does."""
+    if artifact is not None:
+        return artifact_commitment(salt=salt, sha256=artifact)
     return commitment_of(salt=salt, canonical_json=canonical(value))
 
 

@@ -1,37 +1,61 @@
-"""The agent inside a Celery worker process of the queue `gpu`: registered once, fed by tasks.
+"""The platform's own miner: the agent inside a Celery worker process of the queue `gpu`, fed by tasks.
 
-A process registers when its first task comes, so that workers of other queues never become miners.
+It is a miner like any other, with a user, a key and a signing key of its own, and speaks the protocol of all
+miners. The PostgreSQL lease decides: a task that is delivered twice finds its job taken and returns. A
+process registers when its first task comes, so that workers of other queues never become miners.
 """
 
 import os
 from functools import cache
+from pathlib import Path
 
+import httpx
 import structlog
 from celery import signals
 from django.conf import settings
+from django.core.handlers.wsgi import WSGIHandler
+from django.db import transaction
 
-from aitbc.core.errors import Unavailable
+from aitbc.accounts import keys
+from aitbc.accounts.models import Role, User
+from aitbc.core.files import write_private
 from apps.gpu.agent.detect import detect, parse_cpus
 from apps.gpu.agent.identity import load_identity, read_api_key
 from apps.gpu.agent.loop import Agent, Config
 from apps.gpu.agent.sandbox import Sandbox
-from apps.gpu.services import first_party
+from apps.gpu.agent.transport import HttpTransport
+from apps.gpu.models import Miner
 
+EMAIL = "gpu-worker@platform.invalid"
 log = structlog.get_logger(__name__)
 _running: list[tuple[Agent, Sandbox]] = []
+
+
+def own_key(number: int) -> Path:
+    """The key file of the worker's `number`-th process; made on first use, readable by its owner only."""
+    path = Path(settings.KEYS_DIR) / f"gpu-worker-{number}.key"
+    if not path.exists():
+        with transaction.atomic():
+            user = User.objects.filter(email=EMAIL).first() or User.objects.create_user(EMAIL, role=Role.MINER)
+            _, token = keys.create_key(user=user, name=f"gpu worker {number}", scopes=["miner"])
+        write_private(path, token.encode())
+    return path
+
+
+def local_transport(token: str) -> HttpTransport:
+    """The miners' protocol without a network: this process answers its own requests."""
+    host = settings.ALLOWED_HOSTS[0].removeprefix(".")
+    return HttpTransport(f"https://{host}", token, http=httpx.WSGITransport(app=WSGIHandler()))
 
 
 @cache
 def agent() -> Agent:
     """This process's agent, attached; refused registrations are raised, so that the task says why."""
-    token, prefix = read_api_key(first_party.own_key(_number()))
-    principal = first_party.keys.find_principal(token)
-    if principal is None:
-        raise Unavailable("worker.key", "the gpu worker's key is not valid any more: remove its key file")
+    token, prefix = read_api_key(own_key(_number()))
     detection = detect(cpus=parse_cpus(settings.GPU_WORKER_CPUS) if settings.GPU_WORKER_CPUS else (), only=())
     sandbox = Sandbox(tier=None, threads=max(1, len(detection.devices[0].cpus)))
     made = Agent(
-        transport=first_party.LocalTransport(principal),
+        transport=local_transport(token),
         identity=load_identity(settings.VAR_DIR / "miners" / prefix / "signing.key"),
         sandbox=sandbox,
         devices=detection.devices,
@@ -44,6 +68,7 @@ def agent() -> Agent:
         prefix=prefix,
     )
     made.attach()
+    Miner.objects.filter(key__prefix=prefix).update(first_party=True)
     _running.append((made, sandbox))
     return made
 

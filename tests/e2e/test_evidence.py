@@ -1,40 +1,37 @@
 """From a job that really runs in a sandbox to what its client reads of it: its log, rows under its root."""
 
-import contextlib
-
 import orjson
 import pytest
 
 from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT
+from apps.gpu import worker as own_worker
 from apps.gpu.agent import loop
-from apps.gpu.agent.detect import detect
-from apps.gpu.agent.identity import load_identity
-from apps.gpu.agent.loop import Agent, Config
-from apps.gpu.agent.sandbox import Sandbox
-from apps.gpu.services.first_party import LocalTransport
+from apps.gpu.agent.loop import Agent
+from apps.gpu.models import Miner
 from apps.gpu.tests.steps import read, submit
 
 
 @pytest.fixture
-def worker(committed_db, tmp_path, monkeypatch):
+def worker(committed_db, settings, tmp_path, monkeypatch):
     """The platform's own worker, as a task of the queue `gpu` makes it."""
     monkeypatch.setattr(loop, "BENCHMARK_SECONDS", 0.01)
     monkeypatch.setattr(Agent, "_take_challenge", lambda *_: None)  # half a minute of another story
+    settings.VAR_DIR, settings.GPU_WORKER_CPUS = tmp_path, "0"
+    (settings.KEYS_DIR / "gpu-worker-0.key").unlink(missing_ok=True)  # of a database that is gone
     cast.ensure_receipt_key()
-    owner = cast.person("owner", role="miner")
-    with contextlib.closing(Sandbox(tier="process", threads=1)) as sandbox:
-        agent = Agent(
-            transport=LocalTransport(owner.principal),
-            identity=load_identity(tmp_path / "signing.key"),
-            sandbox=sandbox,
-            devices=detect(cpus=(0,)).devices,
-            config=Config(name="worker", region="eu", price="0.001", kinds=("bench.matmul",)),
-            prefix=owner.principal.prefix,
-        )
-        agent.attach()
-        yield agent
-        agent.detach()
+    yield own_worker.agent.__wrapped__()
+    own_worker.leave()
+
+
+def test_the_platforms_own_worker_is_known_as_such_and_signs_off(worker):
+    miner = Miner.objects.get(pk=worker.summary.miner)
+    assert (miner.first_party, miner.state, miner.owner.email) == (True, "online", own_worker.EMAIL)
+
+    own_worker.leave()
+
+    miner.refresh_from_db()
+    assert (miner.first_party, miner.state) == (True, "offline")
 
 
 def test_a_job_that_ran_shows_its_log_and_proves_its_rows(worker):

@@ -104,9 +104,8 @@ def open_rows(spec: Spec, wanted: Sequence[Sequence[int]], context: Context) -> 
 
 # -- the platform ------------------------------------------------------------------------------
 def verify_rows(
-    *, seed: bytes, n: int, rounds: int, roots: Sequence[str], rows: Sequence[Mapping[str, Any]],
-    wanted: Sequence[Place],
-) -> str | None:  # fmt: skip
+    spec: Spec, *, roots: Sequence[str], rows: Sequence[Mapping[str, Any]], wanted: Sequence[Place]
+) -> str | None:
     """Why the opened `rows` do not show that `roots` commit to the true products; None if they do.
 
     `rows` are `open_rows`' answers for exactly the places `wanted`, in that order. Recomputes
@@ -114,7 +113,7 @@ def verify_rows(
     """
     if [(row.get("step"), row.get("index")) for row in rows] != list(wanted):
         return "the opened rows are not the ones asked for"
-    expected = matrices.product_rows(seed, n, rounds, wanted)
+    expected = matrices.product_rows(spec.seed, spec.n, spec.rounds, wanted)
     for (step, index), row, values in zip(wanted, rows, expected, strict=True):
         if not _is_committed(matrices.leaf(step, index, values), row.get("proof"), roots[step]):
             return f"row {index} of step {step} is not the row that was committed"

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import resource
+import socket
 import sys
 import time
 import traceback
@@ -56,15 +57,9 @@ def _probe(payload: Any, context: Context) -> Answer:
         "readable": readable,
         "environment": sorted(os.environ),
         "processes": sum(name.isdigit() for name in os.listdir("/proc")),
-        "interfaces": _interfaces(),
+        "interfaces": [name for _, name in socket.if_nameindex() if name != "lo"],
     }
     return found, {}
-
-
-def _interfaces() -> list[str]:
-    """Network interfaces of this process's namespace, without the loopback."""
-    lines = Path("/proc/self/net/dev").read_text().splitlines()[2:]
-    return [name for name in (line.split(":")[0].strip() for line in lines) if name != "lo"]
 
 
 TASKS: Final[dict[str, Callable[[Any, Context], Answer]]] = {

@@ -12,7 +12,7 @@ from apps.gpu import statements
 from apps.gpu.agent.detect import Device
 from apps.gpu.agent.identity import Identity
 from apps.gpu.agent.telemetry import Sampler
-from apps.gpu.agent.transport import JSON, Transport
+from apps.gpu.agent.transport import JSON, HttpTransport
 
 logger = structlog.get_logger(__name__)
 SIGN_EVERY_SECONDS: Final = 60
@@ -28,7 +28,7 @@ class Heart:
     def __init__(
         self,
         *,
-        transport: Transport,
+        transport: HttpTransport,
         identity: Identity,
         devices: list[Device],
         running: Callable[[], list[str]],

@@ -1,6 +1,6 @@
 """The one loop of every miner: detect, register, heartbeat, poll, run, report, drain.
 
-Only the transport differs between the daemon on a provider's machine and a first-party worker.
+The same for the daemon on a provider's machine and for the platform's own worker.
 """
 
 import threading
@@ -19,7 +19,7 @@ from apps.gpu.agent.detect import Device
 from apps.gpu.agent.heartbeat import Heart
 from apps.gpu.agent.identity import Identity
 from apps.gpu.agent.sandbox import MIB, Canceled, Limits, Sandbox, Slot
-from apps.gpu.agent.transport import JSON, Transport, pauses
+from apps.gpu.agent.transport import JSON, HttpTransport, pauses
 from apps.gpu.agent.work import Lease, Worker
 from apps.gpu.runtimes.contract import RuntimeFailure
 
@@ -74,7 +74,7 @@ class Agent:
     is done; the caller closes transport and sandbox."""
 
     def __init__(
-        self, *, transport: Transport, identity: Identity, sandbox: Sandbox, devices: list[Device],
+        self, *, transport: HttpTransport, identity: Identity, sandbox: Sandbox, devices: list[Device],
         config: Config, prefix: str,
     ) -> None:  # fmt: skip
         self._transport, self._identity, self._sandbox = transport, identity, sandbox
@@ -83,7 +83,8 @@ class Agent:
         self._worker = Worker(transport, identity, sandbox, config.memory_bytes)
         self._measured: dict[str, dict[str, float]] = {}
         self._leases: dict[str, Lease] = {}
-        self._slots = self._make_slots()
+        # Dealt to the devices in turn; those of one processor share its threads.
+        self._slots = [self._slot(devices[n % len(devices)], config.slots) for n in range(config.slots)]
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._challenged: str | None = None
@@ -98,12 +99,6 @@ class Agent:
             on_answer=self._obey,
             on_unknown=self._register_again,
         )
-
-    def _make_slots(self) -> list[Slot]:
-        """Slots dealt to the devices in turn; those of one processor share its threads."""
-        slots, devices = self._config.slots, self._devices
-        dealt = [devices[number % len(devices)] for number in range(slots)]
-        return [self._slot(device, slots) for device in dealt]
 
     def _slot(self, device: Device, sharers: int = 1) -> Slot:
         variable = {"cuda": "CUDA_VISIBLE_DEVICES", "rocm": "HIP_VISIBLE_DEVICES"}.get(device.kind)

@@ -1,4 +1,4 @@
-"""How a miner speaks with the platform. The loop knows only `Transport`; over HTTPS it is `HttpTransport`.
+"""How a miner speaks with the platform: the `/v1/miners` contract.
 
 Every call raises the errors of `aitbc.core.errors`: `Unavailable` is worth a repeat, the others are an
 answer. Reports about a lease may be repeated: the lease token makes them one report.
@@ -9,51 +9,20 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx
 
-from aitbc.core.errors import (
-    Conflict,
-    DomainError,
-    Forbidden,
-    Invalid,
-    NotFound,
-    NotReady,
-    Unauthenticated,
-    Unavailable,
-)
+from aitbc.core import errors
+from aitbc.core.errors import DomainError, Invalid, Unavailable
 
 JSON = dict[str, Any]
 Answer = TypeVar("Answer")
 _BLOCK: Final = 1 << 20
 
 
-class Transport(Protocol):
-    """What the agent needs of the platform; documents are those of the `/v1/miners` contract."""
-
-    def nonce(self) -> JSON: ...
-    def register(self, profile: JSON) -> JSON: ...
-    def heartbeat(self, beat: JSON) -> JSON: ...
-    def poll(self, *, max_jobs: int, wait_seconds: float, kinds: list[str]) -> list[JSON]: ...
-    def wait(self, url: str, *, seconds: float) -> None:
-        """Returns when there may be work, at the latest after `seconds`."""
-
-    def start(self, job: str, *, lease_token: str) -> None: ...
-    def progress(self, job: str, body: JSON) -> None: ...
-    def result(self, job: str, body: JSON) -> JSON: ...
-    def fail(self, job: str, body: JSON) -> None: ...
-    def challenge_commit(self, challenge: str, roots: list[str]) -> JSON: ...
-    def challenge_open(self, challenge: str, rows: list[JSON]) -> JSON: ...
-    def get_artifact(self, sha256: str, path: Path) -> None: ...
-    def put_artifact(self, content: bytes) -> str: ...
-    def drain(self) -> None: ...
-    def sign_off(self) -> None: ...
-    def close(self) -> None: ...
-
-
 class HttpTransport:
-    """`Transport` over HTTPS with kept-alive connections; usable from several threads.
+    """Kept-alive connections, usable from several threads; `http` takes the place of the network.
 
     Calls that may be repeated are, with growing pauses, for `patience` seconds of `Unavailable`.
     """
@@ -89,6 +58,7 @@ class HttpTransport:
         return jobs
 
     def wait(self, url: str, *, seconds: float) -> None:
+        """Returns when there may be work, at the latest after `seconds`."""
         self._once("GET", url, params={"seconds": seconds}, timeout=10 + seconds)
 
     def start(self, job: str, *, lease_token: str) -> None:
@@ -184,7 +154,8 @@ def _unreachable(error: httpx.TransportError) -> Unavailable:
 
 
 _KINDS: Final[dict[int, type[DomainError]]] = {
-    kind.status: kind for kind in (Unauthenticated, Forbidden, NotFound, Conflict, NotReady)
+    kind.status: kind
+    for kind in (errors.Unauthenticated, errors.Forbidden, errors.NotFound, errors.Conflict, errors.NotReady)
 }
 
 

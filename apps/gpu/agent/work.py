@@ -5,12 +5,10 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from jsonschema import Draft202012Validator
 
 from aitbc.core import money
 from aitbc.core.errors import Conflict, DomainError, NotFound, Unavailable
@@ -18,7 +16,7 @@ from apps.gpu import runtimes, statements
 from apps.gpu.agent.identity import Identity
 from apps.gpu.agent.printed import Printed
 from apps.gpu.agent.sandbox import Canceled, Limits, Outcome, Sandbox, Slot
-from apps.gpu.agent.transport import JSON, Transport
+from apps.gpu.agent.transport import JSON, HttpTransport
 from apps.gpu.agent.workspace import Workspace
 from apps.gpu.runtimes.contract import Code, RuntimeFailure
 
@@ -49,7 +47,7 @@ class Lease:
 class Worker:
     """Runs leases in `slot`s of a sandbox and reports each exactly as it ended."""
 
-    transport: Transport
+    transport: HttpTransport
     identity: Identity
     sandbox: Sandbox
     memory_bytes: int
@@ -111,9 +109,9 @@ class Worker:
                 given = json.loads(path.read_bytes())
             except ValueError as error:
                 raise RuntimeFailure(Code.INVALID_INPUT, "the input artifact is not JSON") from error
-        if wrong := next(_validator(job["kind"]).iter_errors(given), None):
-            place = "/".join(map(str, wrong.absolute_path)) or "input"
-            raise RuntimeFailure(Code.INVALID_INPUT, f"{place}: {wrong.message[:300]}")
+        for wrong in runtimes.misfits(job["kind"], "input", given):
+            place = "/".join(wrong["loc"][2:]) or "input"
+            raise RuntimeFailure(Code.INVALID_INPUT, f"{place}: {wrong['msg']}")
         return given
 
     def _fetch(self, hashes: tuple[str, ...], workspace: Workspace) -> list[Path]:
@@ -182,18 +180,10 @@ class Worker:
             logger.info("progress could not be told", job=lease.id, reason=str(error))
 
 
-@cache
-def _validator(kind: str) -> Draft202012Validator:
-    return Draft202012Validator(runtimes.find(kind).input_schema)
-
-
 def statement_of(job: JSON, *, output_commitment: bytes) -> statements.WorkStatement:
     """What the miner signs, from the lease alone: the platform makes the same from its own records."""
     salt = statements.hex32(job["salt"])
-    if job.get("input_artifact"):
-        given = statements.artifact_commitment(salt=salt, sha256=job["input_artifact"])
-    else:
-        given = statements.commitment(salt=salt, value=job["input"])
+    given = statements.commitment(salt=salt, value=job.get("input"), artifact=job.get("input_artifact"))
     return statements.WorkStatement(
         job=job["id"],
         kind=job["kind"],

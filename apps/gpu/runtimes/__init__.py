@@ -1,9 +1,16 @@
 """The job kinds a miner can run, one module each; `contract.Runtime` says what a kind declares."""
 
 from functools import cache
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
 
 from apps.gpu.runtimes import bench_matmul, onnx_infer, text_embed, vision_ocr
 from apps.gpu.runtimes.contract import Code, Runtime, RuntimeFailure
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+
+Side = Literal["input", "output"]
 
 
 @cache
@@ -29,3 +36,17 @@ def unavailable(device: str = "cpu") -> dict[str, str]:
     """Why each of the other kinds is not advertised."""
     reasons = {kind: runtime.available(device) for kind, runtime in runtimes().items()}
     return {kind: reason for kind, reason in reasons.items() if reason is not None}
+
+
+def misfits(kind: str, side: Side, value: Any) -> list[dict[str, Any]]:
+    """Where `value` does not fit the kind's schema of this side: `loc` and `msg` of up to 20 places."""
+    found = islice(_validator(kind, side).iter_errors(value), 20)
+    return [{"loc": ["body", side, *map(str, error.absolute_path)], "msg": error.message[:300]} for error in found]
+
+
+@cache
+def _validator(kind: str, side: Side) -> "Draft202012Validator":
+    from jsonschema import Draft202012Validator  # a job's process, which imports this module, checks nothing
+
+    runtime = find(kind)
+    return Draft202012Validator(runtime.input_schema if side == "input" else runtime.output_schema)

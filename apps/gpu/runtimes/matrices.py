@@ -58,32 +58,7 @@ def product_rows(seed: bytes, n: int, rounds: int, wanted: Sequence[tuple[int, i
     import numpy as np
 
     start = np.concatenate([left(seed, step, [index], n) for step, index in wanted])
-    return _chain_numpy(start, right(seed, n).astype(np.float32), rounds)
-
-
-def _chain_numpy(start: "np.ndarray", b: "np.ndarray", rounds: int) -> "np.ndarray":
-    import numpy as np
-
-    product: np.ndarray = (start.astype(np.float32) @ b).astype(np.int32)
-    for _ in range(rounds - 1):
-        product = (((product & 15) - 8).astype(np.float32) @ b).astype(np.int32)
-    return product
-
-
-def _chain_torch(start: "np.ndarray", b: Any, rounds: int) -> "np.ndarray":
-    """The same on an accelerator; `b` lies there in the wanted dtype."""
-    import torch
-
-    def times_b(x: Any) -> Any:
-        half = b.dtype != torch.float32
-        product = torch.mm(x, b, out_dtype=torch.float32) if half else torch.mm(x, b)
-        return product.to(torch.int32)
-
-    product = times_b(torch.from_numpy(start).to(b.device, b.dtype))
-    for _ in range(rounds - 1):
-        product = times_b(((product & 15) - 8).to(b.dtype))
-    result: np.ndarray = product.cpu().numpy()
-    return result
+    return Multiplier(seed, n).chain(start, rounds)
 
 
 class Multiplier:
@@ -99,16 +74,34 @@ class Multiplier:
         plain = right(seed, n)
         if device == "cpu":
             self._b: Any = plain.astype(np.float32)
-            return
-        import torch  # a ROCm build calls its devices cuda too
+        else:
+            import torch  # a ROCm build calls its devices cuda too
 
-        self._b = torch.from_numpy(plain).to("cuda", getattr(torch, dtype))
+            self._b = torch.from_numpy(plain).to("cuda", getattr(torch, dtype))
 
     def product(self, step: int, rounds: int = 1) -> "np.ndarray":
         """C of `step`: int32 of shape (n, n). Counts 2 * n**3 * rounds floating-point operations."""
-        start = left(self.seed, step, range(self.n), self.n)
-        chain = _chain_numpy if self.device == "cpu" else _chain_torch
-        return chain(start, self._b, rounds)
+        return self.chain(left(self.seed, step, range(self.n), self.n), rounds)
+
+    def chain(self, start: "np.ndarray", rounds: int) -> "np.ndarray":
+        """The products of some rows of X, int32."""
+        times_b = self._times_b if self.device == "cpu" else self._times_b_there
+        product = times_b(start)
+        for _ in range(rounds - 1):
+            product = times_b((product & 15) - 8)
+        result: np.ndarray = product if self.device == "cpu" else product.cpu().numpy()
+        return result
+
+    def _times_b(self, x: "np.ndarray") -> Any:
+        return (x.astype("float32") @ self._b).astype("int32")
+
+    def _times_b_there(self, x: Any) -> Any:
+        import torch
+
+        x = torch.as_tensor(x).to(self._b.device, self._b.dtype)
+        half = self._b.dtype != torch.float32
+        product = torch.mm(x, self._b, out_dtype=torch.float32) if half else torch.mm(x, self._b)
+        return product.to(torch.int32)
 
 
 def leaf(step: int, index: int, row: "np.ndarray") -> bytes:

@@ -41,20 +41,13 @@ def issue_missing(miner: Miner) -> dict[str, Any] | None:
 
 def _issue(miner: Miner, device: Device) -> Challenge:
     seconds = parameters.get("challenge_seconds")
-    spec = protocol.plan(
-        seed=secrets.token_bytes(32),
-        kind=device.kind,
-        tflops=device.claimed_tflops or UNDECLARED_TFLOPS,
-        seconds=seconds,
-    )
+    tflops = device.claimed_tflops or UNDECLARED_TFLOPS
+    spec = protocol.plan(seed=secrets.token_bytes(32), kind=device.kind, tflops=tflops, seconds=seconds)
     now = clock.database_now()
     return Challenge.objects.create(
         miner=miner,
         device=device,
-        seed="0x" + spec.seed.hex(),
-        n=spec.n,
-        rounds=spec.rounds,
-        steps=spec.steps,
+        **vars(spec) | {"seed": "0x" + spec.seed.hex()},
         issued_at=now,
         deadline=now + timedelta(seconds=SLACK * seconds + GRACE_SECONDS),
     )
@@ -62,19 +55,15 @@ def _issue(miner: Miner, device: Device) -> Challenge:
 
 def open_for(miner: Miner) -> dict[str, Any] | None:
     """What the miner has to answer next, if anything; its clock starts with the first time it is shown."""
-    found = (
-        Challenge.objects.filter(miner=miner, state=Challenge.State.ISSUED)
-        .select_related("device")
-        .order_by("pk")
-        .first()
-    )
+    issued = Challenge.objects.filter(miner=miner, state=Challenge.State.ISSUED)
+    found = issued.select_related("device").order_by("pk").first()
     if found is None:
         return None
     return {
         "id": found.pk,
         "device_id": found.device_id,
         "device": found.device.uuid,
-        "spec": {"seed": found.seed[2:], "n": found.n, "rounds": found.rounds, "steps": found.steps},
+        "spec": _spec(found).as_json(),
         "deadline": found.deadline,
     }
 
@@ -102,14 +91,7 @@ def open_rows(*, key: UUID, challenge: UUID, rows: list[dict[str, Any]]) -> dict
     to end decides, as if the other had come later.
     """
     found = _find(Challenge.objects.all(), key, challenge, Challenge.State.COMMITTED)
-    reason = protocol.verify_rows(
-        seed=bytes.fromhex(found.seed[2:]),
-        n=found.n,
-        rounds=found.rounds,
-        roots=found.roots,
-        rows=rows,
-        wanted=_places(found),
-    )
+    reason = protocol.verify_rows(_spec(found), roots=found.roots, rows=rows, wanted=_places(found))
     return _decide(key, challenge, reason)
 
 

@@ -9,7 +9,6 @@ from django.db import transaction
 
 from aitbc.chain import signing
 from aitbc.core import clock, db
-from aitbc.core.clock import database_now
 from aitbc.core.errors import Conflict, Invalid
 from aitbc.core.outbox import announce
 from apps.gpu import receipts, statements
@@ -43,12 +42,11 @@ def beat(
     running: list[UUID],
     telemetry: list[dict[str, Any]],
     signature: str | None,
-    samples: list[dict[str, Any]] | None = None,
+    samples: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Accept the next beat: renew its leases, note its samples, tell it what to cancel.
 
-    `telemetry` is what the miner sent and signs, `samples` the same as checked for storing (by default
-    the telemetry itself). A miner that
+    `telemetry` is what the miner sent and signs, `samples` the same as checked for storing. A miner that
     signed off stays off until it registers again: a beat under way at that moment must not undo it.
     """
     miner = Miner.objects.select_for_update(no_key=True).filter(key_id=key).first() or miners.of_key(key)
@@ -65,7 +63,8 @@ def beat(
     Miner.objects.filter(pk=miner.pk).update(sequence=sequence, head=head, last_seen_at=now, state=state)
     if miner.state == Miner.State.DEAD:
         announce("gpu.miner_returned", f"miner:{miner.pk}", {"miner": str(miner.pk)})
-    _note_samples(miner, telemetry if samples is None else samples)
+    if samples:
+        db.rows(_SAMPLE, (now, orjson.dumps(samples).decode(), miner.pk))
     renewed = {job for (job,) in db.rows(_RENEW, (running, miner.pk))}
     return {
         "state": state,
@@ -96,8 +95,3 @@ def _expected(
         telemetry=telemetry,
         running=[str(job) for job in running],
     )
-
-
-def _note_samples(miner: Miner, samples: list[dict[str, Any]]) -> None:
-    if samples:
-        db.rows(_SAMPLE, (database_now(), orjson.dumps(samples).decode(), miner.pk))

@@ -22,19 +22,14 @@ def poll(*, key: UUID, most: int, kinds: list[str] | None, wait_seconds: float) 
         return document, True
     if not _places.acquire(blocking=False):
         return document, False
+    deadline = time.monotonic() + wait_seconds
     try:
-        return _wait(key, most, kinds, time.monotonic() + wait_seconds), True
+        while document == "[]" and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(_RETRY_SECONDS, left))
+            document = claim(key=key, most=most, kinds=kinds)
+        return document, True
     finally:
         _places.release()
-
-
-def _wait(key: UUID, most: int, kinds: list[str] | None, deadline: float) -> str:
-    while (left := deadline - time.monotonic()) > 0:
-        time.sleep(min(_RETRY_SECONDS, left))
-        document = claim(key=key, most=most, kinds=kinds)
-        if document != "[]":
-            return document
-    return "[]"
 
 
 def claim(*, key: UUID, most: int, kinds: list[str] | None) -> str:

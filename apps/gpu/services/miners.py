@@ -22,6 +22,7 @@ from apps.gpu.models import Device, Miner, Nonce
 from apps.gpu.runtimes import runtimes
 
 NONCE_MINUTES = 10
+_DEVICE = ("uuid", "kind", "model", "memory_mb", "verified", "tflops", "memory_gbps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,10 @@ def make_nonce(*, key: UUID) -> str:
 
 
 @transaction.atomic
-def register(*, caller: Principal, registration: Registration, first_party: bool = False) -> tuple[Miner, bool]:
+def register(*, caller: Principal, registration: Registration) -> tuple[Miner, bool]:
     """Create the caller's miner, or bring it up to date -> (miner, whether it is new). Leases go on."""
-    _check(registration)
+    kinds, price = _kinds(registration.kinds, registration.sandbox), _price(registration.price)
+    _check_devices(registration.devices)
     _check_proof(caller, registration)
     _lock_devices(registration.devices)
     db.rows("SELECT pg_advisory_xact_lock(hashtextextended(%s, 13))", (str(caller.key_id),))
@@ -70,12 +72,11 @@ def register(*, caller: Principal, registration: Registration, first_party: bool
         "name": registration.name,
         "region": registration.region,
         "concurrency": registration.concurrency,
-        "kinds": sorted(set(registration.kinds)),
+        "kinds": kinds,
         "model_names": sorted(set(registration.models)),
-        "price": money.units(registration.price, 18),
+        "price": price,
         "address": registration.address,
         "sandbox": registration.sandbox,
-        "first_party": first_party,
         "last_seen_at": clock.database_now(),
     }
     miner, created = Miner.objects.update_or_create(
@@ -88,24 +89,28 @@ def register(*, caller: Principal, registration: Registration, first_party: bool
     return miner, created
 
 
-def _check(registration: Registration) -> None:
-    unknown = [kind for kind in registration.kinds if kind not in runtimes()]
-    if unknown:
-        raise _field("kinds", f"unknown kinds: {', '.join(unknown)}")
-    if not registration.devices:
-        raise _field("devices", "a miner has at least one device")
-    if len({device.uuid for device in registration.devices}) < len(registration.devices):
-        raise _field("devices", "two devices have one uuid")
-    if not 0 < money.units(registration.price, 18) <= money.MAX_UNITS:
-        raise _field("price", "must be more than nothing")
-    _check_sandbox(registration.kinds, registration.sandbox)
+def _check_devices(claims: tuple[DeviceClaim, ...]) -> None:
+    if not claims:
+        raise Invalid.field("devices", "a miner has at least one device")
+    if len({claim.uuid for claim in claims}) < len(claims):
+        raise Invalid.field("devices", "two devices have one uuid")
 
 
-def _check_sandbox(kinds: Iterable[str], sandbox: str) -> None:
+def _kinds(kinds: Iterable[str], sandbox: str) -> list[str]:
     """Production lets a client's code and models run only where the sandbox isolates them (protocols 32)."""
+    if unknown := [kind for kind in kinds if kind not in runtimes()]:
+        raise Invalid.field("kinds", f"unknown kinds: {', '.join(unknown)}")
     client_code = [kind for kind in kinds if runtimes()[kind].runs_client_code]
     if client_code and sandbox == "process" and not settings.DEVELOPMENT:
-        raise _field("kinds", f"{', '.join(client_code)} need a sandbox that isolates a client's code")
+        raise Invalid.field("kinds", f"{', '.join(client_code)} need a sandbox that isolates a client's code")
+    return sorted(set(kinds))
+
+
+def _price(amount: str) -> int:
+    price = money.units(amount, 18)
+    if not 0 < price <= money.MAX_UNITS:
+        raise Invalid.field("price", "must be more than nothing")
+    return price
 
 
 def _check_proof(caller: Principal, registration: Registration) -> None:
@@ -145,13 +150,7 @@ def _keep_devices(miner: Miner, claims: tuple[DeviceClaim, ...]) -> None:
 
 
 def _keep_device(miner: Miner, claim: DeviceClaim) -> None:
-    facts = {
-        "kind": claim.kind,
-        "model": claim.model,
-        "memory_mb": claim.memory_mb,
-        "cuda": claim.cuda,
-        "driver": claim.driver,
-    }
+    facts = {name: getattr(claim, name) for name in ("kind", "model", "memory_mb", "cuda", "driver")}
     claims = {"claimed_tflops": claim.tflops, "claimed_memory_gbps": claim.memory_gbps, "active": True}
     same = miner.devices.filter(uuid=claim.uuid).first()
     if same is None:
@@ -182,8 +181,7 @@ def drain(*, key: UUID) -> Miner:
 @transaction.atomic
 def sign_off(*, key: UUID) -> Miner:
     """Leave: leases go back to the queue, devices become free."""
-    miner = of_key(key)
-    leave(miner, Miner.State.OFFLINE, "miner.signed_off", "the miner signed off")
+    leave(of_key(key), Miner.State.OFFLINE, "miner.signed_off", "the miner signed off")
     return of_key(key)
 
 
@@ -211,16 +209,11 @@ def update_capabilities(
 ) -> Miner:
     miner = Miner.objects.select_for_update(no_key=True).filter(key_id=key).first() or of_key(key)
     if kinds is not None:
-        if unknown := [kind for kind in kinds if kind not in runtimes()]:
-            raise _field("kinds", f"unknown kinds: {', '.join(unknown)}")
-        _check_sandbox(kinds, miner.sandbox)
-        miner.kinds = sorted(set(kinds))
+        miner.kinds = _kinds(kinds, miner.sandbox)
     if models is not None:
         miner.model_names = sorted(set(models))
     if price is not None:
-        miner.price = money.units(price, 18)
-        if miner.price <= 0:
-            raise _field("price", "must be more than nothing")
+        miner.price = _price(price)
     if concurrency is not None:
         miner.concurrency = concurrency
     miner.save(update_fields=["kinds", "model_names", "price", "concurrency"])
@@ -244,22 +237,6 @@ def document(miner: Miner) -> dict[str, Any]:
         "last_seen_at": miner.last_seen_at,
         "sequence": miner.sequence,
         "head": miner.head,
-        "devices": [
-            {
-                "id": d.pk,
-                "uuid": d.uuid,
-                "kind": d.kind,
-                "model": d.model,
-                "memory_mb": d.memory_mb,
-                "verified": d.verified,
-                "tflops": d.tflops,
-                "memory_gbps": d.memory_gbps,
-            }
-            for d in miner.devices.filter(active=True).order_by("pk")
-        ],
+        "devices": list(miner.devices.filter(active=True).order_by("pk").values("id", *_DEVICE)),
         "heartbeat_seconds": parameters.get("heartbeat_seconds"),
     }
-
-
-def _field(name: str, message: str) -> Invalid:
-    return Invalid("request.invalid", message, errors=[{"loc": ["body", name], "msg": message}])

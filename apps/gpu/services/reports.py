@@ -1,15 +1,14 @@
 """What miners report about their leases: start, progress, result, failure."""
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 from uuid import UUID
 
 import orjson
 from django.conf import settings
 from django.db import transaction
-from jsonschema import Draft202012Validator
 
 from aitbc.chain import signing
 from aitbc.core import db
@@ -17,7 +16,7 @@ from aitbc.core.errors import Conflict, DomainError, Invalid, NotFound
 from apps.gpu import receipts, statements
 from apps.gpu.meter import Bill, bill
 from apps.gpu.models import Attempt
-from apps.gpu.runtimes import runtimes
+from apps.gpu.runtimes import misfits
 from apps.gpu.runtimes.contract import FAULTS
 from apps.gpu.services import artifacts
 
@@ -79,6 +78,10 @@ class Facts:
         return cls(*values)
 
 
+def _facts(key: UUID, jobs: list[UUID]) -> dict[UUID, Facts]:
+    return {facts.id: facts for facts in map(Facts.of, db.rows(_FACTS, (key, jobs)))}
+
+
 def finish(*, key: UUID, report: Report) -> dict[str, Any]:
     """Accept one result -> `{"job": ..., "receipt": ...}`; a repeat of an accepted one says the same."""
     answer = finish_batch(key=key, reports=[report])[0]
@@ -89,7 +92,7 @@ def finish(*, key: UUID, report: Report) -> dict[str, Any]:
 
 def finish_batch(*, key: UUID, reports: list[Report]) -> list[dict[str, Any] | DomainError]:
     """Each report stands for itself; the accepted ones are written in one statement."""
-    facts = {f.id: f for f in (Facts.of(row) for row in db.rows(_FACTS, (key, [r.job for r in reports])))}
+    facts = _facts(key, [report.job for report in reports])
     checked: dict[tuple[UUID, bytes], dict[str, Any] | DomainError | None] = {}
     fresh: dict[UUID, dict[str, Any]] = {}
     for report in reports:
@@ -168,17 +171,13 @@ def _check_output(report: Report, facts: Facts) -> None:
     if report.output_artifact is not None:
         artifacts.require_access(user=facts.owner, hashes=[report.output_artifact])
         return
-    errors = [
-        {"loc": ["body", "output", *map(str, error.absolute_path)], "msg": error.message[:300]}
-        for error in output_validator(facts.kind).iter_errors(report.output)
-    ]
-    if errors:
-        raise Invalid("result.invalid_output", f"the output does not fit {facts.kind}", errors=errors[:20])
+    if errors := misfits(facts.kind, "output", report.output):
+        raise Invalid("result.invalid_output", f"the output does not fit {facts.kind}", errors=errors)
 
 
 def statement_of(facts: Facts, *, output: Any, output_artifact: str | None) -> statements.WorkStatement:
     """What the miner must have signed, made from the platform's own records."""
-    salt = bytes(facts.salt)
+    salt, given = bytes(facts.salt), facts.input_artifact.hex() if facts.input_artifact else None
     return statements.WorkStatement(
         job=str(facts.id),
         kind=facts.kind,
@@ -186,8 +185,8 @@ def statement_of(facts: Facts, *, output: Any, output_artifact: str | None) -> s
         miner=str(facts.miner),
         attempt=facts.attempt,
         lease="0x" + statements.lease_hash(str(facts.lease_token)).hex(),
-        input_commitment=_commit(salt, facts.input, facts.input_artifact.hex() if facts.input_artifact else None),
-        output_commitment=_commit(salt, output, output_artifact),
+        input_commitment="0x" + statements.commitment(salt=salt, value=facts.input, artifact=given).hex(),
+        output_commitment="0x" + statements.commitment(salt=salt, value=output, artifact=output_artifact).hex(),
         unit_price=int(facts.unit_price),
         max_units=facts.max_ms or 0,
     )
@@ -196,12 +195,6 @@ def statement_of(facts: Facts, *, output: Any, output_artifact: str | None) -> s
 def client_hash(client: UUID) -> str:
     """A receipt is public: it names the client by a hash that only those who know the id can match."""
     return "0x" + hashlib.sha256(client.bytes).hexdigest()
-
-
-def _commit(salt: bytes, value: Any, artifact: str | None) -> str:
-    if artifact is not None:
-        return "0x" + statements.artifact_commitment(salt=salt, sha256=artifact).hex()
-    return "0x" + statements.commitment(salt=salt, value=value).hex()
 
 
 def _receipt(report: Report, facts: Facts, the_bill: Bill, started: int) -> dict[str, Any]:
@@ -228,15 +221,13 @@ def _write(items: list[dict[str, Any]]) -> dict[UUID, tuple[str, str]]:
     grants = [item for item in items if item["output_artifact"]]
     payload = orjson.dumps([{k: v for k, v in item.items() if k != "client"} for item in items]).decode()
     query = "SELECT job, code, document FROM gpu_complete(%s::jsonb)"
-    if not grants:
-        return {job: (code, document) for job, code, document in db.rows(query, (payload,))}
-    with transaction.atomic():
+    with transaction.atomic() if grants else nullcontext():
         written = {job: (code, document) for job, code, document in db.rows(query, (payload,))}
         for item in grants:
             job = UUID(item["job"])
             if written[job][0] == "ok":
                 artifacts.grant_output(job=job, client=item["client"], sha256=item["output_artifact"])
-        return written
+    return written
 
 
 def _answer(
@@ -254,8 +245,7 @@ def _answer(
 
 def _overtaken(key: UUID, report: Report) -> dict[str, Any] | DomainError:
     """The lease ended between check and write: by this same result sent twice at once, or for good."""
-    found = db.row(_FACTS, (key, [report.job]))
-    outcome = _check(key, report, Facts.of(found) if found else None)
+    outcome = _check(key, report, _facts(key, [report.job]).get(report.job))
     return _stored_answer(report.job) if outcome is None else _lost()
 
 
@@ -270,27 +260,23 @@ def _stored_answer(job: UUID) -> dict[str, Any]:
 
 def start(*, key: UUID, job: UUID, token: UUID) -> str:
     """Metering begins; a repeat keeps the first moment."""
-    found = db.row(
-        """UPDATE gpu_job j SET state = 'running', started_at = coalesce(
-                 CASE WHEN j.state = 'running' THEN j.started_at END, clock_timestamp())
-             FROM gpu_miner m, trading_payment p
-            WHERE m.key_id = %s AND j.miner_id = m.id AND j.id = %s AND j.lease_token = %s AND p.job = j.id
-              AND j.state IN ('leased', 'running') RETURNING gpu_job_document(j, p)::text""",
-        (key, job, token),
-    )
-    return found[0] if found else _refuse(key, job, token)
+    running = "coalesce(CASE WHEN j.state = 'running' THEN j.started_at END, clock_timestamp())"
+    return _update_leased(f"state = 'running', started_at = {running}", (), key, job, token)
 
 
 def progress(*, key: UUID, job: UUID, token: UUID, report: dict[str, Any]) -> str:
     """Kept as it was sent, and shown to the client; it also renews the lease."""
+    renewed = "clock_timestamp() + parameter_value('lease_seconds') * interval '1 second'"
+    change = f"progress = %s::jsonb, lease_expires_at = {renewed}"
+    return _update_leased(change, (orjson.dumps(report).decode(),), key, job, token)
+
+
+def _update_leased(change: str, values: tuple[str, ...], key: UUID, job: UUID, token: UUID) -> str:
     found = db.row(
-        """UPDATE gpu_job j SET progress = %s::jsonb,
-                  lease_expires_at = clock_timestamp()
-                    + parameter_value('lease_seconds') * interval '1 second'
-             FROM gpu_miner m, trading_payment p
-            WHERE m.key_id = %s AND j.miner_id = m.id AND j.id = %s AND j.lease_token = %s AND p.job = j.id
-              AND j.state IN ('leased', 'running') RETURNING gpu_job_document(j, p)::text""",
-        (orjson.dumps(report).decode(), key, job, token),
+        f"""UPDATE gpu_job j SET {change} FROM gpu_miner m, trading_payment p
+             WHERE m.key_id = %s AND j.miner_id = m.id AND j.id = %s AND j.lease_token = %s AND p.job = j.id
+               AND j.state IN ('leased', 'running') RETURNING gpu_job_document(j, p)::text""",
+        (*values, key, job, token),
     )
     return found[0] if found else _refuse(key, job, token)
 
@@ -320,11 +306,5 @@ def fail(*, key: UUID, job: UUID, token: UUID, code: str, message: str, retryabl
 
 def _refuse(key: UUID, job: UUID, token: UUID) -> str:
     """Say why no lease matched: not his job at all, or a lease that is over."""
-    found = db.row(_FACTS, (key, [job]))
-    require_lease(key, job, token, Facts.of(found) if found else None)
+    require_lease(key, job, token, _facts(key, [job]).get(job))
     raise _lost()
-
-
-@cache
-def output_validator(kind: str) -> Draft202012Validator:
-    return Draft202012Validator(runtimes()[kind].output_schema)

@@ -3,21 +3,20 @@
 import hashlib
 import os
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 from uuid import UUID
 
 import orjson
-from jsonschema import Draft202012Validator
 
 from aitbc.core import db, money, ports
 from aitbc.core.errors import Conflict, DomainError, Invalid, NotFound
 from aitbc.core.ids import is_uuid7, uuid7
-from apps.gpu.runtimes import runtimes
+from apps.gpu.runtimes import misfits, runtimes
 from apps.gpu.services.artifacts import require_access
 
 MAX_INLINE_INPUT = 1024 * 1024
 DECIMALS = 18
+_AS_ORDERED = ("kind", "input", "input_artifact", "priority", "gpu_model", "region", "models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +38,6 @@ class Order:
     models: tuple[str, ...] = ()
 
 
-@cache
-def validator(kind: str) -> Draft202012Validator:
-    return Draft202012Validator(runtimes()[kind].input_schema)
-
-
 def prepare(client: UUID, order: Order) -> dict[str, Any]:
     """The item that `gpu_submit` takes, or the reason why this order cannot be one."""
     if order.kind not in runtimes():
@@ -53,10 +47,10 @@ def prepare(client: UUID, order: Order) -> dict[str, Any]:
             errors=[{"loc": ["body", "kind"], "msg": f"known kinds: {', '.join(sorted(runtimes()))}"}],
         )
     if order.id is not None and not is_uuid7(order.id):
-        raise _field("id", "a client-made job id is a UUID version 7")
+        raise Invalid.field("id", "a client-made job id is a UUID version 7")
     max_price = money.units(order.max_price, DECIMALS)
     if not 0 < max_price <= money.MAX_UNITS:
-        raise _field("max_price", "must be more than nothing")
+        raise Invalid.field("max_price", "must be more than nothing")
     inline = _inline(order)
     artifacts = _check_input(client, order)
     offer = _terms(order, max_price) if order.offer_id else None
@@ -64,9 +58,7 @@ def prepare(client: UUID, order: Order) -> dict[str, Any]:
         "id": str(order.id or uuid7()),
         "fresh_id": order.id is None,
         "payment": str(uuid7()),
-        "kind": order.kind,
-        "input": order.input,
-        "input_artifact": order.input_artifact,
+        **{name: getattr(order, name) for name in _AS_ORDERED},
         "artifacts": artifacts,
         "digest": _digest(order, max_price, inline),
         "salt": os.urandom(32).hex(),
@@ -75,12 +67,8 @@ def prepare(client: UUID, order: Order) -> dict[str, Any]:
         "listed_price": str(offer.unit_price) if offer else None,
         "miner": str(offer.miner_id) if offer else None,
         "ttl": order.ttl_seconds,
-        "priority": order.priority,
-        "gpu_model": order.gpu_model,
         "min_vram_mb": int(order.min_vram_gb * 1024) if order.min_vram_gb else None,
         "cuda": _version(order.cuda),
-        "region": order.region,
-        "models": list(order.models),
     }
 
 
@@ -88,9 +76,9 @@ def _terms(order: Order, max_price: int) -> Any:
     """What the named offer promises; this job must be one that it can run and that pays for a second."""
     terms = ports.get("offer.terms")(order.offer_id)
     if order.kind not in terms.kinds:
-        raise _field("kind", f"this offer runs {', '.join(terms.kinds)}")
+        raise Invalid.field("kind", f"this offer runs {', '.join(terms.kinds)}")
     if max_price < terms.unit_price:
-        raise _field("max_price", f"less than one second costs: {money.show(terms.unit_price, DECIMALS)}")
+        raise Invalid.field("max_price", f"less than one second costs: {money.show(terms.unit_price, DECIMALS)}")
     return terms
 
 
@@ -175,23 +163,15 @@ def _by_id(client: UUID, order: Order) -> tuple[str, str] | None:
 def _check_input(client: UUID, order: Order) -> list[str]:
     """The artifacts that the miner will need; every one must be the client's."""
     if (order.input is None) == (order.input_artifact is None):
-        raise _field("input", "give either input or input_artifact")
+        raise Invalid.field("input", "give either input or input_artifact")
     artifacts: tuple[str, ...] = (order.input_artifact,) if order.input_artifact else ()
     if order.input is not None:
-        _check_schema(order)
+        if errors := misfits(order.kind, "input", order.input):
+            raise Invalid("job.invalid_input", f"the input does not fit {order.kind}", errors=errors)
         artifacts = runtimes()[order.kind].artifacts(order.input)
     if artifacts:
         require_access(user=client, hashes=list(artifacts))
     return sorted(set(artifacts))
-
-
-def _check_schema(order: Order) -> None:
-    errors = [
-        {"loc": ["body", "input", *map(str, error.absolute_path)], "msg": error.message[:300]}
-        for error in validator(order.kind).iter_errors(order.input)
-    ]
-    if errors:
-        raise Invalid("job.invalid_input", f"the input does not fit {order.kind}", errors=errors[:20])
 
 
 def _inline(order: Order) -> bytes:
@@ -200,9 +180,9 @@ def _inline(order: Order) -> bytes:
     try:
         plain = orjson.dumps(order.input, option=orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER)
     except TypeError as error:
-        raise _field("input", f"this input cannot be kept as JSON: {error}") from error
+        raise Invalid.field("input", f"this input cannot be kept as JSON: {error}") from error
     if len(plain) > MAX_INLINE_INPUT:
-        raise _field("input", f"more than {MAX_INLINE_INPUT} bytes: upload it and name it as input_artifact")
+        raise Invalid.field("input", f"more than {MAX_INLINE_INPUT} bytes: upload it and name it as input_artifact")
     return plain
 
 
@@ -229,7 +209,3 @@ def _version(text: str | None) -> list[int] | None:
     while len(parts) > 1 and parts[-1] == 0:
         parts.pop()
     return parts
-
-
-def _field(name: str, message: str) -> Invalid:
-    return Invalid("request.invalid", message, errors=[{"loc": ["body", name], "msg": message}])

@@ -28,7 +28,7 @@ def answer(tmp_path, spec, nonce, *, falsify=frozenset()):
 
 
 def verdict(spec, roots, rows, wanted):
-    return challenge.verify_rows(seed=spec.seed, n=spec.n, rounds=spec.rounds, roots=roots, rows=rows, wanted=wanted)
+    return challenge.verify_rows(spec, roots=roots, rows=rows, wanted=wanted)
 
 
 def test_an_honest_miner_passes(tmp_path):

@@ -5,12 +5,11 @@ from django.core import signing
 from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from aitbc.core.errors import Conflict, Unauthenticated
+from aitbc.core.errors import Unauthenticated
 from aitbc.core.testing.cast import MATMUL_OUTPUT
 from apps.gpu.joblog import ATTEMPT_BYTES, LINE_CHARS, REPORT_LINES, clean
 from apps.gpu.models import Job, JobLog
 from apps.gpu.services import logs
-from apps.gpu.services.first_party import LocalTransport
 from apps.gpu.tests.steps import fail, lease_of, read, refused, start, submit
 
 pytestmark = pytest.mark.django_db
@@ -208,20 +207,6 @@ def test_without_lines_not_one_statement_more_is_run(alice, mike):
 
     assert [query for query in seen.captured_queries if "gpu_job_log" in query["sql"]] == []
     assert [query for query in seen.captured_queries if "SAVEPOINT" in query["sql"]] == []
-
-
-def test_the_platforms_own_worker_reports_lines_without_http(alice, mike):
-    transport, lease = LocalTransport(mike.principal), lease_of(alice, mike)
-    told = {"lease_token": lease["lease_token"], "message": "b", "logs": ["a", "b"], "logs_from": 0}
-    transport.progress(lease["id"], told)
-    transport.progress(lease["id"], told)
-
-    assert read(alice.get(f"/v1/jobs/{lease['id']}"))["progress"] == {"message": "b"}
-    assert text(alice, lease) == "a\nb\n"
-    mike.deliver(lease, MATMUL_OUTPUT)
-    with pytest.raises(Conflict):
-        transport.progress(lease["id"], told | {"logs": ["c"], "logs_from": 2})
-    assert text(alice, lease) == "a\nb\n"
 
 
 def test_a_log_is_kept_only_with_the_report_it_came_with(alice, mike):
