@@ -275,13 +275,18 @@ def confined(uid, body):
         try:
             facts = confine.confine(uid=uid, cpu_seconds=7, file_bytes=MIB, parent=os.getppid())
             os.write(write, json.dumps([facts, body()]).encode())
+        except BaseException as error:
+            os.write(write, json.dumps([{"failed": repr(error)}, None]).encode())
         finally:
             os._exit(0)
     os.close(write)
     with open(read) as stream:
         text = stream.read()
-    os.waitpid(pid, 0)
-    return json.loads(text)
+    _, status = os.waitpid(pid, 0)
+    assert text, f"the process wrote nothing and ended with {status}"
+    facts, seen = json.loads(text)
+    assert "failed" not in facts, facts
+    return facts, seen
 
 
 def test_a_confined_process_has_its_limits_and_no_way_back(tmp_path):
