@@ -3,9 +3,9 @@
 import datetime as dt
 
 from celery import shared_task
-from django.utils import timezone
 
 from aitbc.core import db
+from aitbc.core.clock import database_now
 from aitbc.core.tasks import RETRY_UNAVAILABLE
 from apps.trading.services import audit, journal, payouts, reserves, reviews, schedule, streams, withdrawals
 
@@ -55,7 +55,7 @@ def checkpoint() -> int | None:
 @shared_task(name="trading.audit", **RETRY_UNAVAILABLE)
 def audit_recent(hours: int = 1) -> int:
     """Audit what is newer than the checkpoint of an hour ago; a finding lands among the dead letters."""
-    if findings := audit.audit(since=timezone.now() - dt.timedelta(hours=hours)):
+    if findings := audit.audit(since=database_now() - dt.timedelta(hours=hours)):
         raise audit.Unsound(findings)
     return len(audit.RULES)
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +37,7 @@ class Platform:
     owner_url: str
 
     def manage(self, *arguments: str, stdin: str = "") -> str:
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=ROOT, env=environment(self.var), input=stdin, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
-        return done.stdout
+        return manage(self.var, *arguments, stdin=stdin)
 
     def json(self, *arguments: str) -> Any:
         return json.loads(self.manage(*arguments, "--json").strip().splitlines()[-1])
@@ -65,20 +61,34 @@ def environment(var: Path) -> dict[str, str]:
     return kept | {"AITBC_VAR": str(var), "DJANGO_SETTINGS_MODULE": "aitbc.settings.local", "RATE_LIMIT_ENABLED": "0"}
 
 
+def manage(var: Path, *arguments: str, stdin: str = "", seconds: int = 120) -> str:
+    """What a management command on the data of `var` prints; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT, env=environment(var), input=stdin, capture_output=True, text=True, timeout=seconds,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def own_folder() -> Path:
+    """Not pytest's own, which it keeps closed: as root, PostgreSQL runs as another user."""
+    folder = Path(tempfile.mkdtemp(prefix="aitbc-faults-"))
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def seed() -> int:
+    number = int(os.environ.get("AITBC_FAULT_SEED", time.time_ns() % 10**6))
+    print(f"AITBC_FAULT_SEED={number}")  # noqa: T201 - the way to repeat this run
+    return number
+
+
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Platform]:
-    # Not pytest's own folder, which it keeps closed: as root, PostgreSQL runs as another user.
-    var = Path(tempfile.mkdtemp(prefix="aitbc-faults-"))
-    var.chmod(0o755)
-
-    def run(*arguments: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "manage.py", "platform", *arguments],
-            cwd=ROOT, env=environment(var), capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    run("up")
+    var = own_folder()
+    manage(var, "platform", "up", seconds=240)
     try:
         record = json.loads((var / "run" / "platform.json").read_text())
         found = Platform(var, record["url"], _owner_url(var))
@@ -86,7 +96,7 @@ def platform() -> Iterator[Platform]:
             found.sql("UPDATE accounts_parameter SET value = %s WHERE name = %s", value, name)
         yield found
     finally:
-        run("down")
+        manage(var, "platform", "down", seconds=240)
         shutil.rmtree(var)
 
 

@@ -112,9 +112,7 @@ def unfinished(platform: Platform) -> int:
 
 
 @pytest.mark.parametrize(("jobs", "kills"), [(60, 4), pytest.param(500, 10, marks=pytest.mark.slow)])
-def test_no_job_is_lost_and_none_paid_twice_while_everything_is_killed(platform: Platform, jobs, kills):
-    seed = int(os.environ.get("AITBC_FAULT_SEED", time.time_ns() % 10**6))
-    print(f"AITBC_FAULT_SEED={seed}")  # noqa: T201 - the way to repeat this run
+def test_no_job_is_lost_and_none_paid_twice_while_everything_is_killed(platform: Platform, seed, jobs, kills):
     rng = random.Random(seed)
     token = platform.key("alice@example.com", "client", "jobs:read,jobs:write,money:read")
     platform.manage("fund", "--user", "alice@example.com", "--amount", "1000", "--wait", "60")

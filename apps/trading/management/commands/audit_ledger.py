@@ -6,15 +6,15 @@ from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 from django.utils.dateparse import parse_datetime, parse_duration
 
+from aitbc.core.clock import database_now
 from apps.trading.services import audit
 
 
 def _moment(text: str) -> dt.datetime:
     if text and (duration := parse_duration(text)) is not None:
-        return timezone.now() - duration
+        return database_now() - duration
     moment = parse_datetime(text)
     if moment is None or moment.tzinfo is None:
         raise ValueError(f"{text} is neither a time with its zone nor a duration")
