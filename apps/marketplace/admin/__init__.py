@@ -1,0 +1,1 @@
+from apps.marketplace.admin import offers as offers
