@@ -11,7 +11,8 @@ from pathlib import Path
 
 def library() -> Path:
     spec = find_spec("libfaketime")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     return Path(spec.origin).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
 
 
