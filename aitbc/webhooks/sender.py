@@ -112,3 +112,6 @@ class Sender:
         self.round(most=0)
         self.loop.run_until_complete(self.session.close())
         self.database.submit(connections.close_all).result()
+        self.database.shutdown()
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
