@@ -16,7 +16,7 @@ CREATE OR REPLACE FUNCTION offer_unmet(o marketplace_offer, p_client uuid, p_ask
     CASE WHEN lower(o.model) <> lower(w->>'model') THEN 'model' END,
     CASE WHEN o.memory_mb < (w->>'min_vram_mb')::numeric THEN 'min_vram_gb' END,
     CASE WHEN o.region <> w->>'region' THEN 'region' END,
-    CASE WHEN NOT o.kinds @> ARRAY[(w->>'kind')::varchar] THEN 'kind' END,
+    CASE WHEN NOT w->>'kind' = ANY (o.kinds) THEN 'kind' END,
     CASE WHEN o.device_count <> (w->>'devices')::int THEN 'devices' END,
     CASE WHEN (w->>'verified')::boolean AND NOT o.verified THEN 'verified' END,
     CASE WHEN r.rate > (w->>'max_price')::numeric * o.device_count OR r.rate > (p_ask->>'max_rate')::numeric THEN 'max_price' END,

@@ -4,12 +4,12 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import orjson
 import psycopg
 from django.conf import settings
 
 from aitbc.accounts import parameters
 from aitbc.core import db
+from aitbc.core.money import units as parse
 from aitbc.core.testing.cast import Person, Seller
 from apps.gpu.models import Miner
 from apps.gpu.tests.steps import refused
@@ -112,8 +112,6 @@ def money(owner: UUID, kind: str = "available") -> tuple[int, int]:
 
 
 def units(shown: dict[str, Any] | None) -> int:
-    from aitbc.core.money import units as parse
-
     assert shown is not None
     return parse(shown["amount"], 18)
 
@@ -147,7 +145,3 @@ def assert_sound() -> None:
     """Books, orders and occupancies agree; nothing is let twice (the constraint keeps that)."""
     assert audit() == []
     assert db.rows("SELECT * FROM audit_orders()") == []
-
-
-def reasons(problem: dict[str, Any]) -> Any:
-    return orjson.loads(orjson.dumps(problem["reasons"]))

@@ -1,13 +1,17 @@
 """The life of an order: escrowed, started, paid by the second, ended; exact to the unit."""
 
+from datetime import timedelta
+
 import pytest
 
+from aitbc.accounts.keys import create_key, find_principal
+from aitbc.core.clock import database_now
 from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT
 from apps.gpu.models import Occupancy
 from apps.marketplace.models import Order
 from apps.marketplace.tests import market
-from apps.marketplace.tests.conftest import read
+from apps.marketplace.tests.conftest import card, read
 from apps.marketplace.tests.market import (
     MILLI, accept, act, age, dies, money, no, order, quote, run, running, seen, start, terms, units,
 )  # fmt: skip
@@ -131,10 +135,13 @@ def test_an_extension_into_anothers_time_changes_nothing(alice, bob, mike, offer
 
 
 def test_a_reserved_lease_is_prepaid_at_its_discount_and_begins_when_agreed(alice, mike, offer):
-    no(alice.post("/v1/marketplace/quotes", {"seconds": 5, "offer_id": offer["id"], "type": "reserved"}), 409, "quote.no_match")
+    no(
+        alice.post("/v1/marketplace/quotes", {"seconds": 5, "offer_id": offer["id"], "type": "reserved"}),
+        409,
+        "quote.no_match",
+    )
     terms(offer, reserved_discount_bps=2500)
-    begins = Order(ends_at=None) and __import__("datetime").datetime.now(__import__("datetime").UTC)
-    begins += __import__("datetime").timedelta(hours=1)
+    begins = database_now() + timedelta(hours=1)
     placed = order(alice, offer_id=offer["id"], type="reserved", starts_at=begins)
     assert (units(placed["total"]), money(alice.id)) == (75 * MILLI, (AIT, 75 * MILLI))
 
@@ -151,7 +158,11 @@ def test_lists_show_each_party_its_own_with_sums(alice, bob, mike, offer):
 
     page = read(alice.get("/v1/marketplace/orders?limit=1"))
     assert [row["id"] for row in page["items"]] == [second["id"]]
-    assert (page["sums"]["orders"], units(page["sums"]["total"]), units(page["sums"]["paid"])) == (2, 200 * MILLI, 97.5 * MILLI)
+    assert (page["sums"]["orders"], units(page["sums"]["total"]), units(page["sums"]["paid"])) == (
+        2,
+        200 * MILLI,
+        97.5 * MILLI,
+    )
     rest = read(alice.get(f"/v1/marketplace/orders?limit=1&cursor={page['next']}"))
     assert ([row["id"] for row in rest["items"]], rest["next"]) == ([first["id"]], None)
     sold = read(mike.get("/v1/marketplace/orders?side=provider&state=completed"))
@@ -177,9 +188,9 @@ def test_a_dead_miner_ends_the_order_paid_until_it_was_last_heard(alice, mike, o
 
 
 def test_after_a_failure_the_client_goes_on_elsewhere(alice, mike, offer, offer_of):
-    nora = cast.seller("nora", device=market_card(), price="0.0009")
+    nora = cast.seller("nora", device=card(), price="0.0009")
     placed = running(alice, mike, offer_id=offer["id"])
-    dearer = offer_of(cast.seller("olga", device=market_card()), "0.002")
+    dearer = offer_of(cast.seller("olga", device=card()), "0.002")
     no(alice.post(f"/v1/marketplace/orders/{placed['id']}/move"), 409, "order.not_movable")
     age(40, placed["id"])
     dies(mike)
@@ -196,7 +207,7 @@ def test_after_a_failure_the_client_goes_on_elsewhere(alice, mike, offer, offer_
 
 def test_failover_moves_by_itself(alice, mike, offer, offer_of):
     placed = running(alice, mike, offer_id=offer["id"], failover=True)
-    other = offer_of(cast.seller("nora", device=market_card()))
+    other = offer_of(cast.seller("nora", device=card()))
     dies(mike)
 
     assert run() == {"failed": 1, "moved": 1}
@@ -207,17 +218,11 @@ def test_failover_moves_by_itself(alice, mike, offer, offer_of):
 def test_the_orders_stream_is_the_orders_alone(alice, mike, offer):
     placed = running(alice, mike, offer_id=offer["id"])
     for path, body in (("close", {}), ("deposits", {"amount": "1"})):
-        assert read(cast_money(alice).post(f"/v1/streams/{placed['stream']}/{path}", body), 409)["code"] == "stream.kept"
+        assert (
+            read(cast_money(alice).post(f"/v1/streams/{placed['stream']}/{path}", body), 409)["code"] == "stream.kept"
+        )
 
 
 def cast_money(person):
-    from aitbc.accounts.keys import create_key, find_principal
-
     token = create_key(user=person.user, name="money", scopes=("money:*",))[1]
     return cast.Person(person.user, token, find_principal(token))
-
-
-def market_card():
-    from apps.marketplace.tests.conftest import card
-
-    return card()
