@@ -40,6 +40,16 @@ DEFINITIONS = (
     Definition("claim_sweep_seconds", 0, 0, 604_800, "seconds", "Age at which the platform claims payouts; 0: never."),
     Definition("payout_approval_ait", 10_000, 0, 10_000, "AIT", "A larger payout batch needs a second person."),
     Definition("withdrawal_approval_ait", 1000, 0, 10_000, "AIT", "More per user or address needs a second person."),
+    Definition("quote_seconds", 60, 1, 3600, "seconds", "How long a quote holds."),
+    Definition("quotes_open", 10, 1, 1000, "quotes", "Open quotes of one client."),
+    Definition("quote_deposit_bps", 100, 0, 10_000, "basis points", "Of a quote's total, held until it is accepted."),
+    Definition("quote_no_accept_bps", 8000, 0, 10_000, "basis points", "More unaccepted in a day lose their deposits."),
+    Definition("order_start_seconds", 120, 5, 3600, "seconds", "An order not started by then is refunded."),
+    Definition("cancel_refund_bps", 9000, 0, 10_000, "basis points", "Of the unused time, to a client who cancels."),
+    Definition("sla_settle_seconds", 120, 91, 3600, "seconds", "From a lease's end until its SLA is measured."),
+    Definition("spot_notice_seconds", 120, 1, 3600, "seconds", "Notice to a spot lease that is outbid."),
+    Definition("spot_window_seconds", 300, 1, 86_400, "seconds", "An evictor's first window."),
+    Definition("spot_compensation_seconds", 60, 0, 3600, "seconds", "Whose price an evicted lease gets, at most."),
     Definition("withdrawal_daily_ait", 10_000, 0, 10**9, "AIT", "Most that a user, or an address, may get in 24 h."),
 )
 

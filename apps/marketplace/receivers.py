@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from aitbc.core import db
 from aitbc.core.events import Event, receiver
 from apps.marketplace.services.following import follow_miner
 
@@ -13,3 +14,8 @@ from apps.marketplace.services.following import follow_miner
 @receiver("gpu.device_measured")
 def look_again(event: Event) -> None:
     follow_miner(miner_id=UUID(event.payload["miner"]))
+
+
+@receiver("gpu.miner_left")
+def look_at_orders(event: Event) -> None:
+    db.rows("SELECT orders_of_gone(%s)", (UUID(event.payload["miner"]),))

@@ -31,6 +31,7 @@ class Account(models.Model):
         AVAILABLE = "available", "Available"
         MATURING = "maturing", "Maturing: earned, in the dispute window"
         ESCROW = "escrow", "Escrow: funds of a stream"
+        BOND = "bond", "Bond: behind what a provider promises"
         FEES = "fees", "Platform fees"
         TREASURY = "treasury", "Treasury"
         EXTERNAL = "external", "External: mirror of the reserves on a chain"

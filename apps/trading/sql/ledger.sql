@@ -11,7 +11,7 @@ BEGIN
    WHERE owner_id IS NOT DISTINCT FROM p_owner AND asset_id = p_asset AND kind = p_kind
      AND chain = p_chain AND shard = p_shard;
   IF FOUND THEN RETURN hit; END IF;
-  IF p_kind NOT IN ('available', 'maturing', 'escrow', 'fees', 'treasury', 'external', 'claimable', 'unattributed') THEN
+  IF p_kind NOT IN ('available', 'maturing', 'escrow', 'bond', 'fees', 'treasury', 'external', 'claimable', 'unattributed') THEN
     RAISE EXCEPTION 'there is no account kind %', p_kind USING ERRCODE = 'invalid_parameter_value';
   END IF;
   INSERT INTO trading_account (owner_id, asset_id, kind, chain, shard, posted, held, overdraft, created_at)

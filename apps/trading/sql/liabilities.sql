@@ -53,7 +53,7 @@ BEGIN
                                || uuid_send(gen_random_uuid())), 'hex') AS salt
             FROM trading_account
            WHERE asset_id = 'AIT' AND owner_id IS NOT NULL
-             AND (kind IN ('available', 'maturing', 'escrow') OR (kind = 'claimable' AND chain = p_network))
+             AND (kind IN ('available', 'maturing', 'escrow', 'bond') OR (kind = 'claimable' AND chain = p_network))
            GROUP BY owner_id) x;
   GET DIAGNOSTICS width = ROW_COUNT;
   people := width;

@@ -33,15 +33,24 @@ RETURNS TABLE (payee uuid, gross numeric, fee numeric, carry numeric) LANGUAGE s
 $$;
 
 -- Pay what has accrued; with p_state, the stream is over, and what is left returns to its depositors.
-CREATE OR REPLACE FUNCTION stream_pay(s trading_stream, p_moment timestamptz, p_state text) RETURNS void LANGUAGE plpgsql
+-- p_keep_bps of what is left then is earned too, by the one payee of a kept stream.
+DROP FUNCTION IF EXISTS stream_pay(trading_stream, timestamptz, text);
+CREATE OR REPLACE FUNCTION stream_pay(s trading_stream, p_moment timestamptz, p_state text, p_keep_bps int DEFAULT 0)
+RETURNS void LANGUAGE plpgsql
   SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   ended boolean := coalesce(s.ends_at <= p_moment, false); payees uuid[]; nets numeric[]; earned numeric; charged numeric;
   backs uuid[]; amounts numeric[]; left_over numeric := 0; n int; bad text;
 BEGIN
-  WITH paid AS (
+  WITH share AS (
+    SELECT x.payee, x.carry, x.gross + y.kept AS gross,
+           CASE WHEN y.kept = 0 THEN x.fee ELSE div((p.paid + p.fee + x.gross + y.kept) * s.fee_bps + 9999, 10000) - p.fee END AS fee
+      FROM stream_shares(s, p_moment) x JOIN trading_stream_payee p ON p.stream_id = s.id AND p.payee_id = x.payee
+     CROSS JOIN LATERAL (SELECT CASE WHEN p_keep_bps = 0 OR ended THEN 0
+                                     ELSE div((stream_funds(s) - x.gross) * p_keep_bps, 10000) END AS kept) y),
+  paid AS (
     UPDATE trading_stream_payee p SET paid = p.paid + x.gross - x.fee, fee = p.fee + x.fee, carry = x.carry
-      FROM stream_shares(s, p_moment) x WHERE p.stream_id = s.id AND p.payee_id = x.payee RETURNING x.payee, x.gross, x.fee)
+      FROM share x WHERE p.stream_id = s.id AND p.payee_id = x.payee RETURNING x.payee, x.gross, x.fee)
   SELECT array_agg(payee ORDER BY payee), array_agg(gross - fee ORDER BY payee), coalesce(sum(gross - fee), 0), coalesce(sum(fee), 0)
     INTO payees, nets, earned, charged FROM paid;
   IF p_state IS NOT NULL AND NOT ended THEN
@@ -110,6 +119,8 @@ BEGIN
   SELECT * INTO s FROM trading_stream WHERE id = p_stream FOR UPDATE;
   IF s.owner_id <> p_owner THEN
     PERFORM trading_refuse(403, 'stream.owner_only', 'only its owner can do this to a stream');
+  ELSIF p_owner IS NOT NULL THEN
+    PERFORM stream_require_free(s);
   END IF;
   PERFORM stream_require_running(s);
   RETURN s;
@@ -124,12 +135,20 @@ BEGIN
   END IF;
 END $$;
 
--- A new stream with its first deposit. p_rates[i]: units per second for p_payees[i]. p_warn: seconds before the end at which
+CREATE OR REPLACE FUNCTION stream_require_free(s trading_stream) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF s.keeper IS NOT NULL THEN
+    PERFORM trading_refuse(409, 'stream.kept', 'this stream pays an order: act on the order');
+  END IF;
+END $$;
+
+-- A new stream with its first deposit. p_keeper: what it pays for, which alone then changes and ends it, at a fee agreed before. p_rates[i]: units per second for p_payees[i]. p_warn: seconds before the end at which
 -- it is announced, and at which p_topup (0: nothing) is taken from the owner again, up to p_cap in all.
 -- Each open stream has an escrow account to itself; that of a stream that is over serves its owner's next one.
+DROP FUNCTION IF EXISTS stream_open(uuid, uuid, uuid[], numeric[], numeric, int, numeric, numeric, text);
 CREATE OR REPLACE FUNCTION stream_open(
   p_id uuid, p_owner uuid, p_payees uuid[], p_rates numeric[], p_deposit numeric, p_warn int, p_topup numeric, p_cap numeric,
-  p_asset text DEFAULT 'AIT'
+  p_asset text DEFAULT 'AIT', p_fee_bps int DEFAULT NULL, p_keeper uuid DEFAULT NULL
 ) RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
   SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE free int;
@@ -153,9 +172,9 @@ BEGIN
   IF free IS NULL THEN PERFORM trading_refuse(409, 'stream.too_many', 'you have a thousand open streams'); END IF;
   PERFORM ledger_account(x, p_asset, 'available') FROM unnest(p_payees) x ORDER BY x;
   INSERT INTO trading_stream (id, owner_id, asset, account_id, state, rate, fee_bps, deposited, paid, fees, returned, settled_at,
-                              warn_seconds, topup_amount, topup_cap, topped_up, created_at)
-  SELECT p_id, p_owner, p_asset, ledger_account(p_owner, p_asset, 'escrow', '', free), 'open', 0, parameter_value('fee_bps'), 0, 0, 0, 0,
-         t, p_warn, p_topup, p_cap, 0, t FROM clock_timestamp() t;
+                              warn_seconds, topup_amount, topup_cap, topped_up, created_at, keeper)
+  SELECT p_id, p_owner, p_asset, ledger_account(p_owner, p_asset, 'escrow', '', free), 'open', 0, coalesce(p_fee_bps, parameter_value('fee_bps')), 0, 0, 0, 0,
+         t, p_warn, p_topup, p_cap, 0, t, p_keeper FROM clock_timestamp() t;
   INSERT INTO trading_stream_payee (stream_id, payee_id, rate, carry, paid, fee)
   SELECT p_id, x.payee, x.rate, 0, 0, 0 FROM unnest(p_payees, p_rates) AS x(payee, rate);
   PERFORM stream_fill(p_id, p_owner, p_deposit, false);
@@ -192,9 +211,34 @@ DECLARE s trading_stream;
 BEGIN
   SELECT * INTO s FROM trading_stream WHERE id = p_stream FOR UPDATE;
   IF NOT FOUND THEN PERFORM trading_refuse(404, 'stream.unknown', 'there is no such stream'); END IF;
+  PERFORM stream_require_free(s);
   PERFORM stream_require_running(s);
   PERFORM stream_fill(p_stream, p_user, p_amount, false);
   RETURN stream_shown(p_user, p_stream);
+END $$;
+
+-- Its owner's money into a kept stream -> its new end.
+CREATE OR REPLACE FUNCTION stream_prolong(p_stream uuid, p_amount numeric) RETURNS timestamptz
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE s trading_stream := stream_running(NULL, p_stream);
+BEGIN
+  PERFORM stream_fill(p_stream, s.owner_id, p_amount, false);
+  RETURN (SELECT ends_at FROM trading_stream WHERE id = p_stream);
+END $$;
+
+-- The end of a kept stream: paid until p_moment, which may lie in the past, but not before what is paid already.
+CREATE OR REPLACE FUNCTION stream_finish(p_stream uuid, p_moment timestamptz, p_keep_bps int) RETURNS trading_stream
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE s trading_stream;
+BEGIN
+  SELECT * INTO STRICT s FROM trading_stream WHERE id = p_stream AND keeper IS NOT NULL FOR UPDATE;
+  IF s.state = 'open' THEN
+    PERFORM stream_pay(s, greatest(p_moment, s.settled_at), 'closed', p_keep_bps);
+    SELECT * INTO s FROM trading_stream WHERE id = p_stream;
+  END IF;
+  RETURN s;
 END $$;
 
 -- Add a payee, change his rate, or stop paying him (rate 0); what accrued until now is paid at the old rates.

@@ -1,0 +1,17 @@
+from pathlib import Path
+
+from django.db import migrations
+
+from aitbc.core.sql import run_file
+
+SQL = Path(__file__).resolve().parents[1] / "sql"
+
+
+class Migration(migrations.Migration):
+    dependencies = [
+        ("marketplace", "0021_orders"),
+        ("trading", "0020_kept_streams_and_bonds"),
+        ("gpu", "0009_occupancy"),
+        ("core", "0003_database_times"),
+    ]
+    operations = [run_file(SQL / f"{name}.sql") for name in ("order_rules", "quotes", "orders", "bonds")]
