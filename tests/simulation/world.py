@@ -25,6 +25,7 @@ def main(folder: Path, module: str, arguments: list[str]) -> None:
     from aitbc.stack import postgres
 
     postgres._ENVIRONMENT |= clock.environment
+    postgres._SETTINGS |= {"fsync": "off"}  # nothing crashes here, and a week has many commits
     stack.up(("postgres", "redis"), owned=True)
     try:
         result = _run(clock, module, arguments)
