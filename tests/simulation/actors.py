@@ -1,4 +1,4 @@
-"""Who lives in the simulated market: miners that beat, start, fail and come back; clients that search, buy and quarrel."""
+"""Who lives in the simulated market: miners that beat, start, fail and come back; clients that buy and quarrel."""
 
 from dataclasses import dataclass
 from random import Random

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from django.db import connection
@@ -38,7 +39,7 @@ def overlaps() -> list[str]:
     found = []
     for device, taken in spans.items():
         taken.sort()
-        found += [str(device) for one, other in zip(taken, taken[1:], strict=False) if other[0] < one[1]]
+        found += [str(device) for one, other in pairwise(taken) if other[0] < one[1]]
     return found[:5]
 
 
