@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -230,6 +231,20 @@ class Agent:
         self._take_challenge(answer.get("challenge"))
         for lease in list(self._leases.values()):
             self._worker.tell(lease)
+        if not self._stopping.is_set():
+            self._start_orders()
+
+    def _start_orders(self) -> None:
+        """The devices are ready as long as this miner lives: an order begins when its time has come."""
+        try:
+            due = [
+                o["id"] for o in self._transport.orders() if datetime.fromisoformat(o["starts_at"]) <= datetime.now(UTC)
+            ]
+            for order in due:
+                self._transport.start_order(order)
+                logger.info("order started", order=order)
+        except DomainError as error:  # the next heartbeat tries again, until the order's start deadline
+            logger.warning("an order was not started", code=error.code, reason=error.message)
 
     def _take_challenge(self, asked: JSON | None) -> None:
         """In a thread of its own: heartbeats and jobs go on while the device proves itself."""

@@ -89,6 +89,14 @@ class HttpTransport:
         self._patiently(lambda: self._once("PUT", f"/v1/artifacts/{sha256}", content=content))
         return sha256
 
+    def orders(self) -> list[JSON]:
+        """Orders of the market that wait for this miner to start them."""
+        items: list[JSON] = self._once("GET", "/v1/miners/me/orders", params={"state": "accepted"})["items"]
+        return items
+
+    def start_order(self, order: str) -> None:
+        self._post(f"/v1/miners/orders/{order}/start", {})
+
     def drain(self) -> None:
         self._post("/v1/miners/me/drain", {})
 

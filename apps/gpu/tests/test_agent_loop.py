@@ -32,6 +32,7 @@ class Platform:
         self.sequence, self.head, self.address, self.challenge = 0, statements.GENESIS, None, None
         self.forgotten = self.lose_answer = False
         self.verdict = self.wait_url = None
+        self.ordered = []
         self.woken = threading.Event()
         self.polled = []
         self.lock = threading.Lock()
@@ -195,6 +196,14 @@ class Platform:
     def put_artifact(self, content):
         self._hear("put_artifact")
         return self.store(content)
+
+    def orders(self):
+        self._hear("orders")
+        return [order for order in self.ordered if "start_order" not in order]
+
+    def start_order(self, order):
+        self._hear("start_order", order)
+        next(row for row in self.ordered if row["id"] == order)["start_order"] = True
 
     def drain(self):
         self._hear("drain")
@@ -498,6 +507,19 @@ def test_running_jobs_are_named_in_heartbeats(running, platform):
     platform.until(lambda: any(d[0]["running"] == [job["id"]] for n, *d in platform.calls if n == "heartbeat"))
 
     platform.cancel = [job["id"]]
+
+
+def test_an_order_is_started_when_its_time_has_come_and_tried_again_after_an_outage(running, platform):
+    platform.outages = ["start_order"]
+    platform.ordered = [
+        {"id": "now", "starts_at": "2020-01-01T00:00:00Z"},
+        {"id": "later", "starts_at": "2120-01-01T00:00:00Z"},
+    ]
+
+    with running():
+        platform.until(lambda: platform.ordered[0].get("start_order"))
+        platform.until(lambda: platform.names().count("orders") > 3)
+    assert [call for call in platform.calls if call[0] == "start_order"] == [("start_order", "now")] * 2
 
 
 def test_a_platform_that_forgot_the_miner_is_told_again(running, platform):

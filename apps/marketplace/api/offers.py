@@ -35,7 +35,7 @@ def search_offers(request: HttpRequest, wanted: Query[SearchIn]) -> HttpResponse
 @idempotent("offers.create")
 def create_offer(request: HttpRequest, body: OfferIn) -> tuple[int, str]:
     """A device is in one listed offer at a time."""
-    wanted = NewOffer(price=body.price.on_demand.amount, **body.dict(exclude={"price"}))
+    wanted = NewOffer(price=body.price.on_demand.amount, sla=_sla(body), **body.dict(exclude={"price", "sla"}))
     listed = services.list_offer(seller=caller(request), offer=wanted)
     return 201, selectors.offer_document(listed.pk)
 
@@ -49,7 +49,7 @@ def get_offer(request: HttpRequest, offer_id: UUID) -> HttpResponse:
 def patch_offer(request: HttpRequest, offer_id: UUID, body: OfferPatch) -> HttpResponse:
     """Price, kinds, begin, pause and list again; jobs submitted before keep the price they saw."""
     price = body.price.on_demand.amount if body.price else None
-    change = OfferChange(price=price, **body.dict(exclude={"price"}))
+    change = OfferChange(price=price, sla=_sla(body), **body.dict(exclude={"price", "sla"}))
     services.change_offer(seller=caller(request), offer_id=offer_id, change=change)
     return json_response(selectors.offer_document(offer_id))
 
@@ -59,3 +59,7 @@ def delete_offer(request: HttpRequest, offer_id: UUID) -> HttpResponse:
     """For good; a repeat answers the same. Jobs already submitted under it go on."""
     services.delist_offer(seller=caller(request), offer_id=offer_id)
     return json_response(selectors.offer_document(offer_id))
+
+
+def _sla(body: OfferIn | OfferPatch) -> tuple[int, bool] | None:
+    return (round(body.sla.availability * 10_000), body.sla.only) if body.sla else None

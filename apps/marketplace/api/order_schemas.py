@@ -26,7 +26,7 @@ class Constraints(Strict):
 
 class QuoteIn(Strict):
     offer_id: UUID | None = None
-    constraints: Constraints = Constraints()
+    constraints: Constraints = Field(default_factory=Constraints)
     seconds: Seconds
     kind: Kind | None = Field(None, description="A job kind that it must run.")
     type: Literal["on_demand", "spot", "reserved"] = "on_demand"

@@ -19,8 +19,16 @@ class PriceIn(Strict):
     on_demand: MoneyIn = Field(description="Per device second.")
 
 
+class SlaIn(Strict):
+    """Behind it stands the provider's bond; the credits are in docs/market.md."""
+
+    availability: Annotated[float, Field(gt=0, le=1)] = Field(description="Share of the minutes, to four digits.")
+    only: bool = Field(False, description="Do not sell while the free bond does not cover the credit.")
+
+
 class OfferIn(Strict):
     price: PriceIn
+    sla: SlaIn | None = None
     devices: Annotated[list[UUID], Field(max_length=64)] = Field([], description="Empty: all active ones.")
     kinds: Annotated[list[Kind], Field(max_length=50)] = Field([], description="Empty: all of the miner's.")
     available_from: AwareDatetime | None = None
@@ -31,6 +39,7 @@ class OfferPatch(Strict):
     """What is left out, or null, stays as it is."""
 
     price: PriceIn | None = None
+    sla: SlaIn | None = None
     kinds: Annotated[list[Kind], Field(min_length=1, max_length=50)] | None = None
     available_from: AwareDatetime | None = None
     state: Literal["listed", "paused"] | None = None
@@ -73,6 +82,11 @@ class Reliability(Schema):
     samples: int
 
 
+class OfferedSla(Schema):
+    availability: float
+    only: bool
+
+
 class OfferOut(Schema):
     id: UUID
     miner_id: UUID
@@ -81,6 +95,7 @@ class OfferOut(Schema):
     device_count: int
     memory_gb: float = Field(description="Of the smallest device.")
     price: Price
+    sla: OfferedSla | None = Field(description="Null: sold without one.")
     region: str
     kinds: list[str]
     reliability: Reliability | None = Field(description="Null until it was measured; never estimated.")

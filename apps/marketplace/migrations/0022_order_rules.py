@@ -14,4 +14,4 @@ class Migration(migrations.Migration):
         ("gpu", "0009_occupancy"),
         ("core", "0003_database_times"),
     ]
-    operations = [run_file(SQL / f"{name}.sql") for name in ("order_rules", "quotes", "orders", "bonds")]
+    operations = [run_file(SQL / f"{name}.sql") for name in ("views", "order_rules", "quotes", "orders", "bonds")]

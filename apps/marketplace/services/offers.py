@@ -20,13 +20,15 @@ FURTHEST = timedelta(days=366)
 
 @dataclass(frozen=True, slots=True)
 class NewOffer:
-    """`price` is a decimal string per device second. Without devices or kinds: all that the miner has."""
+    """`price` is a decimal string per device second. Without devices or kinds: all that the miner has.
+    `sla`: promised availability in basis points, and whether it is sold with it only."""
 
     price: str
     miner_id: UUID | None = None
     devices: Sequence[UUID] = ()
     kinds: Sequence[str] = ()
     available_from: datetime | None = None
+    sla: tuple[int, bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class OfferChange:
     kinds: Sequence[str] | None = None
     available_from: datetime | None = None
     state: str | None = None
+    sla: tuple[int, bool] | None = None
 
 
 @transaction.atomic
@@ -49,6 +52,8 @@ def list_offer(*, seller: Principal, offer: NewOffer) -> Offer:
         price=_price(offer.price),
         kinds=_kinds(miner, offer.kinds or miner.kinds),
         available_from=_moment(offer.available_from),
+        sla_bps=offer.sla[0] if offer.sla else None,
+        sla_only=bool(offer.sla and offer.sla[1]),
         **states.facts(miner, devices),
     )
     if absence := states.absent(miner):
@@ -73,7 +78,9 @@ def change_offer(*, seller: Principal, offer_id: UUID, change: OfferChange) -> O
         offer.kinds = _kinds(offer.miner, change.kinds)
     if change.available_from is not None:
         offer.available_from = _moment(change.available_from)
-    offer.save(update_fields=["price", "kinds", "available_from", "updated_at"])
+    if change.sla is not None:
+        offer.sla_bps, offer.sla_only = change.sla
+    offer.save(update_fields=["price", "kinds", "available_from", "sla_bps", "sla_only", "updated_at"])
     if change.state == Offer.State.PAUSED:
         states.move(offer, Offer.State.PAUSED, Offer.Reason.SELLER, by=seller.user_id)
     elif change.state == Offer.State.LISTED:

@@ -23,9 +23,11 @@ SHIFT = """
 CREATE OR REPLACE FUNCTION test_age(p_order uuid, p_by interval) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET session_replication_role = replica SET search_path = public AS $$
 BEGIN
-  UPDATE marketplace_order SET starts_at = starts_at - p_by, start_deadline = start_deadline - p_by, started_at = started_at - p_by,
-    ends_at = ends_at - p_by, ended_at = ended_at - p_by, due_at = due_at - p_by, move_at = move_at - p_by WHERE id = p_order;
-  UPDATE marketplace_quote SET starts_at = starts_at - p_by, expires_at = expires_at - p_by, resolved_at = resolved_at - p_by WHERE id = p_order;
+  UPDATE marketplace_order SET starts_at = starts_at - p_by, start_deadline = start_deadline - p_by,
+    started_at = started_at - p_by, ends_at = ends_at - p_by, ended_at = ended_at - p_by, due_at = due_at - p_by,
+    move_at = move_at - p_by WHERE id = p_order;
+  UPDATE marketplace_quote SET starts_at = starts_at - p_by, expires_at = expires_at - p_by,
+    resolved_at = resolved_at - p_by WHERE id = p_order;
   UPDATE gpu_occupancy SET during = tstzrange(lower(during) - p_by, upper(during) - p_by) WHERE holder = p_order;
   UPDATE trading_stream SET settled_at = settled_at - p_by, ends_at = ends_at - p_by, due_at = due_at - p_by,
     created_at = created_at - p_by WHERE keeper = p_order;

@@ -13,7 +13,21 @@ from apps.marketplace.models import Order
 from apps.marketplace.tests import market
 from apps.marketplace.tests.conftest import card, read
 from apps.marketplace.tests.market import (
-    MILLI, accept, act, age, dies, money, no, order, quote, run, running, seen, start, terms, units,
+    MILLI,
+    accept,
+    act,
+    age,
+    dies,
+    money,
+    no,
+    order,
+    quote,
+    run,
+    running,
+    seen,
+    start,
+    terms,
+    units,
 )  # fmt: skip
 
 
