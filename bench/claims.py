@@ -29,14 +29,14 @@ job AS (
                        surcharge_bps, created_at, expires_at, attempts, rank)
   SELECT uuidv7(), md5('client' || {client})::uuid, 'bench.matmul', 'queued', 0, class.id, '{{"n": 8}}', '{{}}',
          '\\xab', '\\xcd', {budget}, 0, clock_timestamp(), clock_timestamp() + interval '1 day', 0, {rank}
-    FROM generate_series(1, {count}) i JOIN class ON class.n = i % {classes}
+    FROM generate_series(1, {count}) i JOIN class ON class.n = mod(i, {classes})
   RETURNING *)
 INSERT INTO gpu_job_queue (job_id, client_id, priority, job_class_id, rank, since, max_price, expires_at)
 SELECT id, client_id, 0, job_class_id, rank, created_at, max_price, expires_at FROM job
 """
 _MATCHING: dict[str, Any] = {
     "model": "NULL", "budget": "10000000000000000::numeric", "classes": CLASSES,
-    "client": "i % 1000", "rank": "1000000000 + i * 1000::bigint",
+    "client": "mod(i, 1000)", "rank": "1000000000 + i * 1000::bigint",
 }  # fmt: skip
 _AHEAD = {"rank": "i"}
 
@@ -66,7 +66,7 @@ def main() -> int:
 
 def _shapes(jobs: int) -> dict[str, Any]:
     """What is in the queue -> for a number of jobs, the fillings that make it."""
-    few = _MATCHING | {"count": SMALL, "client": "'few' || i % 20"}
+    few = _MATCHING | {"count": SMALL, "client": "'few' || mod(i, 20)"}
     return {
         "all match": lambda n: [_MATCHING | {"count": n}],
         "those at the head ask for another model": lambda n: [_MATCHING | _AHEAD | {"model": "'x'", "count": n}, few],
