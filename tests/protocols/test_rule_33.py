@@ -10,6 +10,10 @@ from aitbc.accounts import parameters
 from apps.gpu.tests.test_artifacts import (  # noqa: F401 - collected here too
     test_a_body_over_the_limit_is_refused_before_it_is_read,
 )
+from apps.gpu.tests.test_queue import (  # noqa: F401 - collected here too
+    test_a_client_may_queue_so_many_jobs_and_more_when_some_have_run,
+    test_submissions_at_once_never_exceed_the_quota,
+)
 from apps.gpu.tests.test_submission import (  # noqa: F401 - collected here too
     test_an_input_over_the_inline_limit_must_be_an_artifact,
 )

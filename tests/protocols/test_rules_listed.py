@@ -27,9 +27,8 @@ PARTLY = {
     16: ("the tick is not read by an SLA yet", "GPU and marketplace"),
     17: ("the daily root is anchored; reliability from signed minutes", "GPU and marketplace"),
     20: ("memory fill, overlapping challenges of one owner's machines, mid-lease", "GPU and marketplace"),
-    25: ("the start-time-fair rank, and the benchmark with a million jobs ahead", "GPU and marketplace"),
     32: ("rootless containers and leased Ray clusters", "GPU and marketplace"),
-    33: ("quotas on partial uploads, log bytes and queued jobs", "GPU and marketplace"),
+    33: ("quotas on partial uploads and log bytes", "GPU and marketplace"),
     34: ("login throttles in PostgreSQL", "Platform and console"),
 }
 

@@ -74,9 +74,9 @@ class JobAdmin(ReadOnlyAdmin):
         None: (("kind", "status"), ("client_shown", "miner_shown"), ("attempts", "priority"), "id"),
         "Error": ("error_code", "error_message"),
         "Times": (("created_at", "expires_at"), ("leased_at", "started_at"), ("finished_at", "ran")),
-        "Payment": (("max_price_amount", "unit_price_amount"), "payment"),
+        "Payment": (("max_price_amount", "unit_price_amount"), "surcharge_bps", "payment"),
         "Receipt": ("receipt_shown",),
-        "Asked of the miner": (("job_class", "offer_id"),),
+        "Asked of the miner": (("job_class", "offer_id"), ("order_id", "rank")),
         "Input": ("input_shown", "input_artifact_shown"),
         "Result": ("progress_shown", "output", "output_artifact", "metrics"),
     }

@@ -25,7 +25,7 @@ class QueuedJobAdmin(ReadOnlyAdmin):
     search_fields = ("job_id",)
     search_help_text = "Job"
     ordering = ("pk",)
-    fields = (("job_shown", "kind"), ("max_price_amount", "expires_at"), ("rank", "avoid_shown"))
+    fields = (("job_shown", "kind"), ("max_price_amount", "expires_at"), ("rank", "since"), ("priority", "avoid_shown"))
 
     job_shown = column("Job", "pk", show.short)
     kind = column("Kind", "job_class.kind")
@@ -40,7 +40,8 @@ class JobClassAdmin(ReadOnlyAdmin):
     search_fields = ("id", "kind")
     search_help_text = "Number or kind"
     ordering = ("-id",)
-    fields = (("id", "kind"), ("gpu_model", "min_vram_mb"), ("cuda_min", "region"), "models", "miner_shown")
+    fields = (("id", "kind"), ("gpu_model", "min_vram_mb"), ("cuda_min", "region"), "models",
+              ("min_reliability", "vtime"), ("miner_shown", "holder"))  # fmt: skip
 
     cuda_min = column("CUDA at least", lambda row: ".".join(map(str, row.cuda or ())) or show.NOTHING)
     models = column("Models", lambda row: ", ".join(row.model_names) or show.NOTHING)

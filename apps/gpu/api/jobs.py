@@ -116,11 +116,12 @@ def order_of(body: JobIn) -> Order:
     wants = body.constraints
     return Order(
         kind=body.kind,
-        max_price=body.max_price.amount,
+        max_price=body.max_price.amount if body.max_price else None,
         input=body.input,
         input_artifact=body.input_artifact,
         id=body.id,
         offer_id=body.offer_id,
+        order_id=body.order_id,
         ttl_seconds=body.ttl_seconds,
         priority=body.priority,
         gpu_model=wants.gpu_model,
@@ -128,6 +129,7 @@ def order_of(body: JobIn) -> Order:
         cuda=wants.cuda,
         region=wants.region,
         models=tuple(wants.models),
+        min_reliability=wants.min_reliability,
     )
 
 

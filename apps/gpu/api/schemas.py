@@ -25,6 +25,7 @@ class Constraints(Strict):
     cuda: Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){0,2}$")] | None = None
     region: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00]*$")] | None = None
     models: Annotated[list[Name], Field(max_length=50)] = []
+    min_reliability: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class JobIn(Strict):
@@ -32,10 +33,11 @@ class JobIn(Strict):
     input: dict[str, Any] | None = None
     input_artifact: Sha256 | None = None
     constraints: Constraints = Constraints()
-    max_price: MoneyIn
+    max_price: MoneyIn | None = Field(None, description="Held in escrow; needed unless an order pays.")
     offer_id: UUID | None = None
+    order_id: UUID | None = Field(None, description="Run it on the devices that this order of yours has now, and pays.")
     ttl_seconds: Annotated[int, Field(ge=1, le=604_800)] = 900
-    priority: Annotated[int, Field(ge=0, le=10)] = 0
+    priority: Annotated[int, Field(ge=0, le=10, description="Each step costs a surcharge on the unit price.")] = 0
     id: UUID | None = Field(None, description="Client-made UUID version 7.")
 
 
@@ -70,9 +72,10 @@ class JobOut(Schema):
     attempts: int
     miner_id: UUID | None
     offer_id: UUID | None
+    order_id: UUID | None
     progress: dict[str, Any] | None = None
     error: JobError | None
-    payment: JobPayment
+    payment: JobPayment | None = Field(description="None where an order pays.")
 
 
 class JobList(Schema):

@@ -20,7 +20,16 @@ class JobClass(models.Model):
     cuda = ArrayField(models.IntegerField(), null=True, help_text="Least CUDA version, as numbers.")
     region = models.CharField(max_length=40, null=True)
     model_names = ArrayField(models.CharField(max_length=100), default=list)
-    miner = models.UUIDField(null=True, help_text="Only this miner: the job names one of its offers.")
+    min_reliability = models.FloatField(null=True)
+    miner = models.UUIDField(
+        null=True, help_text="Only this miner: the job names one of its offers, or an order on it."
+    )
+    holder = models.UUIDField(null=True, help_text="The order that pays, on devices that it occupies.")
+    budget = AmountField(
+        default=0, help_text="No job of the class can pay more for a device second; 0: priced otherwise."
+    )
+    vtime = models.BigIntegerField(default=0, help_text="Rank last claimed: microseconds of virtual device time.")
+    vtime_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "gpu_job_class"
@@ -56,7 +65,10 @@ class Job(models.Model):
     digest = models.BinaryField(max_length=32, help_text="SHA-256 of what was submitted, for repeats of its id.")
     salt = models.BinaryField(max_length=32, help_text="Of the commitments; for the job's parties only.")
     offer_id = models.UUIDField(null=True)
+    order_id = models.UUIDField(null=True, help_text="Of the market; it pays, so that the job holds and costs nothing.")
     max_price = AmountField(help_text="Held in escrow; the bill never exceeds it.")
+    surcharge_bps = models.IntegerField(default=0, help_text="What its priority adds to the unit price.")
+    rank = models.BigIntegerField(null=True, help_text="Its place in the queue, kept for when a lease is lost.")
     listed_price = AmountField(null=True, help_text="Price of the named offer at submission.")
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField(help_text="End of its time in the queue.")
@@ -85,6 +97,11 @@ class Job(models.Model):
             models.Index(fields=["client", "-id"], name="job_of_client"),
             models.Index(fields=["miner", "-id"], name="job_of_miner"),
             models.Index(fields=["miner"], name="job_held", condition=Q(state__in=("leased", "running"))),
+            models.Index(
+                fields=["order_id"],
+                name="job_of_order",
+                condition=Q(order_id__isnull=False, state__in=("queued", "leased", "running")),
+            ),
             # For figures over a span of time: rows come nearly in order, so a page range costs a few bytes.
             BrinIndex(fields=["created_at"], name="job_created", autosummarize=True),
             BrinIndex(fields=["finished_at"], name="job_finished", autosummarize=True),
@@ -107,7 +124,10 @@ class Job(models.Model):
                 condition=Q(state__in=("queued", "leased", "running")) | Q(finished_at__isnull=False),
                 name="job_final_has_end",
             ),
-            models.CheckConstraint(condition=Q(max_price__gt=0), name="job_max_price_positive"),
+            models.CheckConstraint(
+                condition=Q(order_id__isnull=True, max_price__gt=0) | Q(order_id__isnull=False, max_price=0),
+                name="job_pays_or_its_order",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -120,16 +140,20 @@ class QueuedJob(models.Model):
     job = models.OneToOneField(
         Job, primary_key=True, on_delete=models.CASCADE, related_name="queued", db_constraint=False
     )
+    client_id = models.UUIDField()
+    priority = models.SmallIntegerField()
     job_class = models.ForeignKey(JobClass, on_delete=models.PROTECT, db_constraint=False, db_index=False)
-    rank = models.BigIntegerField(help_text="Smaller is sooner: microseconds of submission less priority.")
-    max_price = AmountField()
+    rank = models.BigIntegerField(help_text="Smaller is sooner: start-time-fair, see docs/adr/0012.")
+    since = models.DateTimeField(help_text="Submission; the older one of equal ranks is first.")
+    max_price = AmountField(help_text="What it can pay for a device second, before its priority's surcharge.")
     expires_at = models.DateTimeField()
     avoid = models.UUIDField(null=True, help_text="A miner whose failure another one must reproduce first.")
 
     class Meta:
         db_table = "gpu_job_queue"
         indexes = [
-            models.Index(fields=["job_class", "rank"], name="queue_order"),
+            models.Index(fields=["job_class", "rank", "since"], name="queue_order"),
+            models.Index(fields=["client_id", "priority", "job_class", "rank"], name="queue_of_client"),
             models.Index(fields=["expires_at"], name="queue_expiry"),
         ]
 

@@ -35,6 +35,8 @@ class Miner(models.Model):
     address = AddressField(help_text="Signs heartbeats and work statements.")
     sandbox = models.CharField(max_length=20, default="process", help_text="How it isolates jobs.")
     first_party = models.BooleanField(default=False, help_text="A Celery worker of the platform's own.")
+    reliability = models.FloatField(null=True, help_text="Score 0..1 by the signed log; null: not enough of it.")
+    vtime = models.BigIntegerField(default=0, db_default=0, help_text="Highest rank that it claimed.")
     created_at = models.DateTimeField(auto_now_add=True)
     last_seen_at = models.DateTimeField()
     sequence = models.BigIntegerField(default=0, help_text="Of the last accepted heartbeat.")

@@ -31,7 +31,7 @@ SELECT c.document, c.leaf, '0x' || encode(j.salt, 'hex') FROM gpu_job j
 
 def job_document(*, client: UUID, job: UUID) -> str:
     found = db.row(
-        """SELECT gpu_job_document(j, p)::text FROM gpu_job j JOIN trading_payment p ON p.job = j.id
+        """SELECT gpu_job_document(j, p)::text FROM gpu_job j LEFT JOIN trading_payment p ON p.job = j.id
             WHERE j.id = %s AND j.client_id = %s""",
         (job, client),
     )
@@ -54,7 +54,7 @@ def page_of_jobs(
     """Newest first: ids are UUIDv7, so the id is the order; client-made ids within a second may swap."""
     after = decode(cursor, 1)
     found = db.rows(
-        """SELECT j.id, gpu_job_document(j, p)::text FROM gpu_job j JOIN trading_payment p ON p.job = j.id
+        """SELECT j.id, gpu_job_document(j, p)::text FROM gpu_job j LEFT JOIN trading_payment p ON p.job = j.id
             WHERE j.client_id = %s AND (%s::text IS NULL OR j.state = %s)
               AND (%s::text IS NULL OR j.kind = %s)
               AND (%s::timestamptz IS NULL OR j.created_at > %s)

@@ -19,7 +19,7 @@ def page_of_jobs(*, key: UUID, state: str | None, cursor: str | None, limit: int
         raise Invalid("request.cursor", "this cursor is not one of ours") from error
     found = db.rows(
         """SELECT j.id, gpu_job_document(j, p)::text FROM gpu_miner m JOIN gpu_job j ON j.miner_id = m.id
-             JOIN trading_payment p ON p.job = j.id
+             LEFT JOIN trading_payment p ON p.job = j.id
             WHERE m.key_id = %s AND (%s::text IS NULL OR j.state = %s) AND (%s::uuid IS NULL OR j.id < %s)
             ORDER BY j.id DESC LIMIT %s""",
         (key, state, state, last, last, limit + 1),

@@ -252,7 +252,7 @@ def _overtaken(key: UUID, report: Report) -> dict[str, Any] | DomainError:
 def _stored_answer(job: UUID) -> dict[str, Any]:
     document, receipt = db.rows(
         """SELECT gpu_job_document(j, p)::text, r.document FROM gpu_job j
-           JOIN trading_payment p ON p.job = j.id JOIN gpu_receipt r ON r.job_id = j.id WHERE j.id = %s""",
+           LEFT JOIN trading_payment p ON p.job = j.id JOIN gpu_receipt r ON r.job_id = j.id WHERE j.id = %s""",
         (job,),
     )[0]
     return {"job": orjson.Fragment(document), "receipt": orjson.loads(receipt)}
@@ -273,10 +273,10 @@ def progress(*, key: UUID, job: UUID, token: UUID, report: dict[str, Any]) -> st
 
 def _update_leased(change: str, values: tuple[str, ...], key: UUID, job: UUID, token: UUID) -> str:
     found = db.row(
-        f"""UPDATE gpu_job j SET {change} FROM gpu_miner m, trading_payment p
-             WHERE m.key_id = %s AND j.miner_id = m.id AND j.id = %s AND j.lease_token = %s AND p.job = j.id
+        f"""UPDATE gpu_job j SET {change} FROM gpu_miner m LEFT JOIN trading_payment p ON p.job = %s
+             WHERE m.key_id = %s AND j.miner_id = m.id AND j.id = %s AND j.lease_token = %s
                AND j.state IN ('leased', 'running') RETURNING gpu_job_document(j, p)::text""",
-        (*values, key, job, token),
+        (*values, job, key, job, token),
     )
     return found[0] if found else _refuse(key, job, token)
 
@@ -297,7 +297,7 @@ def fail(*, key: UUID, job: UUID, token: UUID, code: str, message: str, retryabl
             (job, code[:60], message[:2000], _FAULTS.get(code, "provider"), retryable),
         )
         document: str = db.value(
-            """SELECT gpu_job_document(j, p)::text FROM gpu_job j JOIN trading_payment p ON p.job = j.id
+            """SELECT gpu_job_document(j, p)::text FROM gpu_job j LEFT JOIN trading_payment p ON p.job = j.id
                 WHERE j.id = %s""",
             (job,),
         )

@@ -8,15 +8,16 @@ from uuid import UUID
 
 import orjson
 
+from aitbc.accounts import parameters
 from aitbc.core import db, money, ports
-from aitbc.core.errors import Conflict, DomainError, Invalid, NotFound
+from aitbc.core.errors import Conflict, DomainError, Invalid, NotFound, TooMany
 from aitbc.core.ids import is_uuid7, uuid7
 from apps.gpu.runtimes import misfits, runtimes
 from apps.gpu.services.artifacts import require_access
 
 MAX_INLINE_INPUT = 1024 * 1024
 DECIMALS = 18
-_AS_ORDERED = ("kind", "input", "input_artifact", "priority", "gpu_model", "region", "models")
+_AS_ORDERED = ("kind", "input", "input_artifact", "priority", "gpu_model", "region", "models", "min_reliability")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,12 @@ class Order:
     """A job as its client wants it; the edge has checked shapes, this module checks truth."""
 
     kind: str
-    max_price: str
+    max_price: str | None
     input: Any = None
     input_artifact: str | None = None
     id: UUID | None = None
     offer_id: UUID | None = None
+    order_id: UUID | None = None
     ttl_seconds: int = 900
     priority: int = 0
     gpu_model: str | None = None
@@ -36,6 +38,7 @@ class Order:
     cuda: str | None = None
     region: str | None = None
     models: tuple[str, ...] = ()
+    min_reliability: float | None = None
 
 
 def prepare(client: UUID, order: Order) -> dict[str, Any]:
@@ -48,9 +51,7 @@ def prepare(client: UUID, order: Order) -> dict[str, Any]:
         )
     if order.id is not None and not is_uuid7(order.id):
         raise Invalid.field("id", "a client-made job id is a UUID version 7")
-    max_price = money.units(order.max_price, DECIMALS)
-    if not 0 < max_price <= money.MAX_UNITS:
-        raise Invalid.field("max_price", "must be more than nothing")
+    max_price = _budget(order)
     inline = _inline(order)
     artifacts = _check_input(client, order)
     offer = _terms(order, max_price) if order.offer_id else None
@@ -63,6 +64,7 @@ def prepare(client: UUID, order: Order) -> dict[str, Any]:
         "digest": _digest(order, max_price, inline),
         "salt": os.urandom(32).hex(),
         "offer_id": str(order.offer_id) if order.offer_id else None,
+        "order_id": str(order.order_id) if order.order_id else None,
         "max_price": str(max_price),
         "listed_price": str(offer.unit_price) if offer else None,
         "miner": str(offer.miner_id) if offer else None,
@@ -72,13 +74,28 @@ def prepare(client: UUID, order: Order) -> dict[str, Any]:
     }
 
 
+def _budget(order: Order) -> int:
+    """What the job may cost, in smallest units: nothing if an order pays, which then says where it runs."""
+    if order.order_id is not None:
+        if order.max_price is not None or order.offer_id is not None:
+            raise Invalid.field("order_id", "an order pays and says where: leave max_price and offer_id out")
+        return 0
+    if order.max_price is None:
+        raise Invalid.field("max_price", "how much may the job cost? Or name the order that pays")
+    if not 0 < (units := money.units(order.max_price, DECIMALS)) <= money.MAX_UNITS:
+        raise Invalid.field("max_price", "must be more than nothing")
+    return units
+
+
 def _terms(order: Order, max_price: int) -> Any:
     """What the named offer promises; this job must be one that it can run and that pays for a second."""
     terms = ports.get("offer.terms")(order.offer_id)
     if order.kind not in terms.kinds:
         raise Invalid.field("kind", f"this offer runs {', '.join(terms.kinds)}")
-    if max_price < terms.unit_price:
-        raise Invalid.field("max_price", f"less than one second costs: {money.show(terms.unit_price, DECIMALS)}")
+    surcharge = order.priority * parameters.get("priority_surcharge_bps") if order.priority else 0
+    price = money.ceil_div(terms.unit_price * (10_000 + surcharge), 10_000)
+    if max_price < price:
+        raise Invalid.field("max_price", f"less than one second costs: {money.show(price, DECIMALS)}")
     return terms
 
 
@@ -117,6 +134,12 @@ def submit_batch(*, client: UUID, orders: list[Order | DomainError]) -> list[tup
 def refusal(code: str) -> DomainError:
     if code == "insufficient_funds":
         return Conflict("payment.insufficient_funds", "the available balance does not cover max_price")
+    if code == "queue_full":
+        return TooMany("job.queue_full", "as many of your jobs wait as may wait at once", retry_after=10)
+    if code == "order_unknown":
+        return NotFound("order.unknown", "you have no such order")
+    if code == "order_not_active":
+        return Conflict("order.not_active", "this order has no devices now: it has not begun, or it is over")
     if code.startswith("exists_with_different_"):
         field = code.removeprefix("exists_with_different_")
         return Conflict("job.exists", f"a job with this id exists with another {field}", field=field)
@@ -151,9 +174,9 @@ def _by_id(client: UUID, order: Order) -> tuple[str, str] | None:
     """The job that this very order made earlier."""
     if order.id is None:
         return None
-    same = bytes.fromhex(_digest(order, money.units(order.max_price, DECIMALS), _inline(order)))
+    same = bytes.fromhex(_digest(order, _budget(order), _inline(order)))
     found = db.row(
-        """SELECT gpu_job_document(j, p)::text FROM gpu_job j JOIN trading_payment p ON p.job = j.id
+        """SELECT gpu_job_document(j, p)::text FROM gpu_job j LEFT JOIN trading_payment p ON p.job = j.id
             WHERE j.id = %s AND j.client_id = %s AND j.digest = %s""",
         (order.id, client, same),
     )
@@ -197,6 +220,7 @@ def _digest(order: Order, max_price: int, inline: bytes) -> str:
         order.ttl_seconds,
         order.priority,
         [order.gpu_model, order.min_vram_gb, order.cuda, order.region, order.models],
+        [str(order.order_id or ""), order.min_reliability],
     ]
     return hashlib.sha256(orjson.dumps(content)).hexdigest()
 

@@ -24,7 +24,7 @@ MASS_MINIMUM = 5
 
 def sweep() -> dict[str, int]:
     """One round of everything -> how many rows each part touched."""
-    found = {"expired": db.value("SELECT gpu_expire_queued(%s)", (BATCH,))}
+    found = {"expired": db.value("SELECT gpu_expire_queued(%s) + gpu_end_order_jobs(%s)", (BATCH, BATCH))}
     if ticks.in_grace(parameters.get("lease_seconds")) or mass_silence():
         return found
     return found | {

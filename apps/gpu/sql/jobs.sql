@@ -2,29 +2,12 @@
 -- The hot functions force generic plans: an array parameter makes the planner believe that a plan made anew for
 -- each call is cheaper, and the planning then costs more than the work. They also look every row up by an index:
 -- a plan made while the tables were small would be kept by the session, and scan them whole when they are large.
--- Lock order everywhere: miner, queue rows (never waited for), jobs by id, payments by id, holds by id, accounts by id.
+-- Lock order everywhere: miner, queue rows (never waited for), clocks (never waited for), jobs by id, payments by id, holds by id, accounts by id.
 
 -- Exact: numeric division keeps some sixteen digits, and the ceiling of a rounded quotient may be one too low.
 CREATE OR REPLACE FUNCTION gpu_ceil_div(a numeric, b numeric) RETURNS numeric LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT div(a + b - 1, b)
 $$;
-
-CREATE OR REPLACE FUNCTION gpu_class_id(
-  p_kind text, p_gpu_model text, p_min_vram_mb int, p_cuda int[], p_region text, p_models text[], p_miner uuid
-) RETURNS int LANGUAGE plpgsql AS $$
-DECLARE
-  hit int;
-  k bytea := sha256(convert_to(
-    jsonb_build_array(p_kind, p_gpu_model, p_min_vram_mb, p_cuda, p_region, p_models, p_miner)::text, 'UTF8'));
-BEGIN
-  SELECT id INTO hit FROM gpu_job_class WHERE key = k;
-  IF FOUND THEN RETURN hit; END IF;
-  INSERT INTO gpu_job_class (key, kind, gpu_model, min_vram_mb, cuda, region, model_names, miner)
-  VALUES (k, p_kind, p_gpu_model, p_min_vram_mb, p_cuda, p_region, coalesce(p_models, '{}'), p_miner)
-  ON CONFLICT (key) DO NOTHING;
-  SELECT id INTO STRICT hit FROM gpu_job_class WHERE key = k;
-  RETURN hit;
-END $$;
 
 -- Wake waiting miners, only if some process waits: NOTIFY makes commits queue behind each other.
 CREATE OR REPLACE FUNCTION gpu_announce_work() RETURNS void LANGUAGE plpgsql AS $$
@@ -41,15 +24,16 @@ CREATE OR REPLACE FUNCTION gpu_difference(j gpu_job, p_item jsonb) RETURNS text 
     WHEN j.input IS DISTINCT FROM nullif(p_item->'input', 'null') THEN 'input'
     WHEN encode(j.input_artifact, 'hex') IS DISTINCT FROM x.input_artifact THEN 'input_artifact'
     WHEN j.offer_id IS DISTINCT FROM x.offer_id THEN 'offer_id'
+    WHEN j.order_id IS DISTINCT FROM x.order_id THEN 'order_id'
     WHEN j.max_price <> x.max_price THEN 'max_price'
     WHEN j.expires_at - j.created_at <> x.ttl * interval '1 second' THEN 'ttl_seconds'
     WHEN j.priority <> x.priority THEN 'priority'
-    WHEN (c.gpu_model, c.min_vram_mb, c.cuda, c.region, c.model_names)
-         IS DISTINCT FROM (x.gpu_model, x.min_vram_mb, x.cuda, x.region, coalesce(x.models, '{}')::varchar[]) THEN 'constraints'
+    WHEN (c.gpu_model, c.min_vram_mb, c.cuda, c.region, c.min_reliability, c.model_names) IS DISTINCT FROM
+         (x.gpu_model, x.min_vram_mb, x.cuda, x.region, x.min_reliability, coalesce(x.models, '{}')::varchar[]) THEN 'constraints'
     ELSE 'input' END                  -- other numbers of one value, such as 1 and 1.0
     FROM jsonb_to_record(p_item) AS x(
-      kind text, input_artifact text, offer_id uuid, max_price numeric, ttl int, priority int, gpu_model text,
-      min_vram_mb int, cuda int[], region text, models text[])
+      kind text, input_artifact text, offer_id uuid, order_id uuid, max_price numeric, ttl int, priority int, gpu_model text,
+      min_vram_mb int, cuda int[], region text, models text[], min_reliability float8)
     LEFT JOIN gpu_job_class c ON c.id = j.job_class_id
 $$;
 
@@ -57,16 +41,17 @@ $$;
 CREATE TYPE gpu_submission AS (
   id uuid, fresh_id boolean, payment uuid, kind text, input jsonb, input_artifact text, artifacts text[], digest text, salt text,
   offer_id uuid, max_price numeric, listed_price numeric, ttl int, priority int,
-  gpu_model text, min_vram_mb int, cuda int[], region text, models text[], miner uuid);
+  gpu_model text, min_vram_mb int, cuda int[], region text, models text[], miner uuid, min_reliability float8, order_id uuid);
 
 -- Submit items of one client: escrow and queue each, or say why not. One bad item does not sink the others.
--- Codes: ok, exists, exists_with_different_<field>, insufficient_funds.
+-- Codes: ok, exists, exists_with_different_<field>, insufficient_funds, queue_full, order_unknown, order_not_active.
+-- Locks: the ids of a batch, the client's place in the queue, his account.
 CREATE OR REPLACE FUNCTION gpu_submit_items(p_client uuid, p_items jsonb)
 RETURNS TABLE (ord int, code text, document json) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan
   SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
-  items gpu_submission[]; ids uuid[]; known uuid[]; codes text[]; opened text[]; fresh int[];
-  moment timestamptz := clock_timestamp();
+  items gpu_submission[]; ids uuid[]; known uuid[]; codes text[]; opened text[]; fresh int[]; paying int[]; leads jsonb; held record;
+  room int; waiting int; added int; moment timestamptz := clock_timestamp(); surcharge int := parameter_value('priority_surcharge_bps');
 BEGIN
   SELECT array_agg(r), array_agg(r.id), array_agg('exists'::text) INTO items, ids, codes
     FROM jsonb_populate_recordset(NULL::gpu_submission, p_items) r;   -- a scan of one function keeps its order
@@ -79,24 +64,49 @@ BEGIN
      WHERE (known IS NULL OR i <> ALL (known)) AND array_position(ids, i) = o;
   END IF;
   IF fresh IS NOT NULL THEN
-    SELECT payments_open(array_agg(items[f].payment ORDER BY f), array_agg(ids[f] ORDER BY f), array_agg(p_client),
-                         array_agg(items[f].max_price ORDER BY f), 'AIT')
-      INTO opened FROM unnest(fresh) f;
-    FOR i IN 1..array_length(fresh, 1) LOOP codes[fresh[i]] := opened[i]; END LOOP;
-    -- Ten seconds ahead in the queue for each step of priority; the batch's order breaks ties.
-    WITH accepted AS (
+    SELECT r.room, r.queued INTO room, waiting FROM gpu_room(p_client, array_length(fresh, 1)) r;
+    SELECT jsonb_object_agg(priority, lead), CASE WHEN sum(n) >= parameter_value('max_queued_classes') THEN 0 ELSE room END INTO leads, room
+      FROM (SELECT f.priority, max(greatest(f.last - c.vtime, 0)) AS lead, count(*) AS n
+              FROM gpu_flows(p_client) f JOIN gpu_job_class c ON c.id = f.class GROUP BY f.priority) x;
+    FOR i IN 1..array_length(fresh, 1) LOOP
+      codes[fresh[i]] := CASE WHEN i > room THEN 'queue_full' ELSE 'ok' END;
+      CONTINUE WHEN i > room OR items[fresh[i]].order_id IS NULL;
+      SELECT d.miner_id, bool_or(o.during @> moment) AS now INTO held FROM gpu_occupancy o JOIN gpu_device d ON d.id = o.device_id
+       WHERE o.holder = items[fresh[i]].order_id AND o.client_id = p_client GROUP BY d.miner_id ORDER BY 2 DESC LIMIT 1;
+      items[fresh[i]].miner := held.miner_id;
+      codes[fresh[i]] := CASE WHEN held.miner_id IS NULL THEN 'order_unknown' WHEN NOT held.now THEN 'order_not_active' ELSE 'ok' END;
+    END LOOP;
+    SELECT array_agg(f ORDER BY f) INTO paying FROM unnest(fresh) f WHERE codes[f] = 'ok' AND items[f].order_id IS NULL;
+    IF paying IS NOT NULL THEN
+      SELECT payments_open(array_agg(items[f].payment ORDER BY f), array_agg(ids[f] ORDER BY f), array_agg(p_client),
+                           array_agg(items[f].max_price ORDER BY f), 'AIT')
+        INTO opened FROM unnest(paying) f;
+      FOR i IN 1..array_length(paying, 1) LOOP codes[paying[i]] := opened[i]; END LOOP;
+    END IF;
+    -- Priority raises the unit price, so a job's budget for a second is its price less the surcharge.
+    WITH wanted AS MATERIALIZED (
+      SELECT f, x.*, x.priority * surcharge AS extra, CASE WHEN x.order_id IS NULL THEN div(x.max_price * 10000, 10000 + x.priority * surcharge) ELSE 1 END AS budget
+        FROM unnest(fresh) f CROSS JOIN LATERAL unnest(items[f:f]) x WHERE codes[f] = 'ok'),
+    sorted AS MATERIALIZED (
+      SELECT w.*, gpu_class_id(kind, gpu_model, min_vram_mb, cuda, region, models, min_reliability, miner, order_id, budget) AS class,
+             sum(gpu_cost(budget, priority)) OVER (PARTITION BY priority ORDER BY f) AS cost FROM wanted w),
+    clock AS MATERIALIZED (SELECT class, gpu_clock(class) AS vtime FROM (SELECT DISTINCT class FROM sorted) c),
+    accepted AS (
       INSERT INTO gpu_job (id, client_id, kind, state, priority, job_class_id, input, input_artifact, artifacts, digest, salt,
-                           offer_id, max_price, listed_price, created_at, expires_at, attempts)
-      SELECT x.id, p_client, x.kind, 'queued', x.priority,
-             gpu_class_id(x.kind, x.gpu_model, x.min_vram_mb, x.cuda, x.region, x.models, x.miner),
-             x.input, decode(x.input_artifact, 'hex'), x.artifacts, decode(x.digest, 'hex'), decode(x.salt, 'hex'), x.offer_id,
-             x.max_price, x.listed_price, moment, moment + x.ttl * interval '1 second', 0
-        FROM unnest(fresh) f CROSS JOIN LATERAL unnest(items[f:f]) x WHERE codes[f] = 'ok'
-      RETURNING id, job_class_id, priority, max_price, expires_at)
-    INSERT INTO gpu_job_queue (job_id, job_class_id, rank, max_price, expires_at)
-    SELECT id, job_class_id, (extract(epoch FROM moment) * 1000000)::bigint + array_position(ids, id) - priority * 10000000::bigint,
-           max_price, expires_at FROM accepted;
-    PERFORM gpu_announce_work();
+                           offer_id, order_id, max_price, surcharge_bps, listed_price, created_at, expires_at, attempts, rank)
+      SELECT x.id, p_client, x.kind, 'queued', x.priority, x.class, x.input, decode(x.input_artifact, 'hex'), x.artifacts,
+             decode(x.digest, 'hex'), decode(x.salt, 'hex'), x.offer_id, x.order_id, x.max_price, x.extra, x.listed_price, moment,
+             moment + x.ttl * interval '1 second', 0, c.vtime + coalesce((leads->>x.priority::text)::bigint, 0) + x.cost
+        FROM sorted x JOIN clock c ON c.class = x.class
+      RETURNING *)
+    INSERT INTO gpu_job_queue (job_id, client_id, priority, job_class_id, rank, since, max_price, expires_at)
+    SELECT id, client_id, priority, job_class_id, rank, created_at, gpu_budget(a::gpu_job), expires_at FROM accepted a;
+    GET DIAGNOSTICS added = ROW_COUNT;
+    IF added > 0 THEN
+      INSERT INTO gpu_queue_client AS c (client_id, queued) VALUES (p_client, waiting + added)
+        ON CONFLICT (client_id) DO UPDATE SET queued = excluded.queued;
+      PERFORM gpu_announce_work();
+    END IF;
   END IF;
   RETURN QUERY
     SELECT x.o::int,
@@ -126,64 +136,58 @@ BEGIN
   RETURN QUERY SELECT r.code, r.document::text;
 END $$;
 
--- The classes that a miner may serve. CUDA versions compare as arrays of numbers.
-CREATE OR REPLACE FUNCTION gpu_classes_of(m gpu_miner, p_kinds text[])
-RETURNS TABLE (id int, named boolean) LANGUAGE sql STABLE AS $$
-  SELECT c.id, c.miner IS NOT NULL FROM gpu_job_class c
-   WHERE c.kind = ANY (m.kinds) AND (p_kinds IS NULL OR c.kind = ANY (p_kinds))
-     AND (c.region IS NULL OR c.region = m.region) AND (c.miner IS NULL OR c.miner = m.id)
-     AND c.model_names <@ m.model_names
-     AND ((c.gpu_model IS NULL AND c.min_vram_mb IS NULL AND c.cuda IS NULL) OR EXISTS (
-       SELECT 1 FROM gpu_device d WHERE d.miner_id = m.id AND d.active
-          AND (c.gpu_model IS NULL OR lower(d.model) = lower(c.gpu_model)
-               OR (lower(c.gpu_model) = 'nvidia/any' AND d.kind = 'cuda'))
-          AND (c.min_vram_mb IS NULL OR d.memory_mb >= c.min_vram_mb)
-          AND (c.cuda IS NULL OR string_to_array(d.cuda, '.')::int[] >= c.cuda)))
+-- What a job can pay for one device second at most, before the surcharge of its priority.
+CREATE OR REPLACE FUNCTION gpu_budget(j gpu_job) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
+  SELECT div(j.max_price * 10000, 10000 + j.surcharge_bps)
 $$;
 
--- Does the queue hold something for this miner now?
-CREATE OR REPLACE FUNCTION gpu_has_work(m gpu_miner, p_kinds text[]) RETURNS boolean LANGUAGE sql STABLE AS $$
-  SELECT EXISTS (
-    SELECT 1 FROM gpu_classes_of(m, p_kinds) AS c
-      JOIN gpu_job_queue q ON q.job_class_id = c.id AND q.expires_at > statement_timestamp()
-       AND (c.named OR q.max_price >= m.price) AND q.avoid IS DISTINCT FROM m.id)
+-- The price of a device second that a lease to m agrees: nothing if an order pays, else the listed price or a lower one.
+CREATE OR REPLACE FUNCTION gpu_unit_price(j gpu_job, m gpu_miner) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE WHEN j.order_id IS NULL
+              THEN gpu_ceil_div(least(m.price, coalesce(j.listed_price, m.price)) * (10000 + j.surcharge_bps), 10000) ELSE 0 END
 $$;
 
--- Lease up to p_max of the best ranked jobs that the miner may run and that pay for at least a second.
+-- What that pays for, or what is left of the order.
+CREATE OR REPLACE FUNCTION gpu_max_ms(j gpu_job, p_price numeric, p_moment timestamptz) RETURNS bigint LANGUAGE sql STABLE AS $$
+  SELECT least(parameter_value('max_job_seconds') * 1000, CASE WHEN j.order_id IS NULL THEN div(j.max_price * 1000, p_price)
+    ELSE (SELECT trunc(extract(epoch FROM max(upper(o.during)) - p_moment) * 1000) FROM gpu_occupancy o WHERE o.holder = j.order_id) END)::bigint
+$$;
+
+-- Lease up to p_max of the best ranked jobs that the miner may run and that pay for at least a second: to each order that
+-- occupies devices of it, and to the pool, within the slots that are theirs.
 -- No bitmap scans: only plain index scans mark the dead entries that leases leave in the small index `job_held`.
 CREATE OR REPLACE FUNCTION gpu_claim(p_key uuid, p_max int, p_kinds text[])
 RETURNS TABLE (code text, document text) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_bitmapscan = off AS $$
 DECLARE
-  m gpu_miner; free int; picked uuid[]; moment timestamptz; lease interval;
+  m gpu_miner; free int; share record; picked uuid[] := '{}'; moment timestamptz; lease interval;
+  classes int[]; named boolean[]; holders uuid[];
 BEGIN
   SELECT * INTO m FROM gpu_miner WHERE key_id = p_key;
   IF NOT FOUND THEN RETURN QUERY SELECT 'unregistered', NULL::text; RETURN; END IF;
   IF m.state IN ('online', 'suspect') THEN
-    IF NOT gpu_has_work(m, p_kinds) THEN RETURN QUERY SELECT 'none', '[]'::text; RETURN; END IF;  -- a lock is a write
+    SELECT array_agg(c.id), array_agg(c.named), array_agg(c.holder) INTO classes, named, holders FROM gpu_classes_of(m, p_kinds) c;
+    IF classes IS NULL THEN RETURN QUERY SELECT 'none', '[]'::text; RETURN; END IF;  -- a lock is a write
     SELECT * INTO m FROM gpu_miner WHERE key_id = p_key FOR NO KEY UPDATE;
   END IF;
   IF m.state NOT IN ('online', 'suspect') THEN RETURN QUERY SELECT m.state::text, '[]'::text; RETURN; END IF;
   SELECT least(p_max, m.concurrency - count(*)) INTO free FROM gpu_job j
    WHERE j.miner_id = m.id AND j.state IN ('leased', 'running');
   IF free <= 0 THEN RETURN QUERY SELECT 'busy', '[]'::text; RETURN; END IF;
-  WITH best AS (
-    SELECT q.job_id, q.rank FROM gpu_classes_of(m, p_kinds) AS c
-     CROSS JOIN LATERAL (
-       SELECT x.job_id, x.rank FROM gpu_job_queue x
-        WHERE x.job_class_id = c.id AND x.expires_at > clock_timestamp()
-          AND (c.named OR x.max_price >= m.price)   -- a named offer's price was checked, and holds since
-          AND x.avoid IS DISTINCT FROM m.id
-        ORDER BY x.rank LIMIT free FOR UPDATE SKIP LOCKED) q
-     ORDER BY q.rank LIMIT free),
-  gone AS (DELETE FROM gpu_job_queue x USING best WHERE x.job_id = best.job_id RETURNING x.job_id, best.rank)
-  SELECT array_agg(job_id ORDER BY rank) INTO picked FROM gone;
-  IF picked IS NULL THEN RETURN QUERY SELECT 'none', '[]'::text; RETURN; END IF;
+  FOR share IN
+    SELECT s.holder, s.slots - (SELECT count(*) FROM gpu_job j WHERE j.miner_id = m.id AND j.state IN ('leased', 'running')
+                                   AND j.order_id IS NOT DISTINCT FROM s.holder) AS slots,
+           (SELECT array_agg(c) FROM unnest(classes, holders) AS x(c, h) WHERE h IS NOT DISTINCT FROM s.holder) AS classes,
+           (SELECT array_agg(n) FROM unnest(named, holders) AS x(n, h) WHERE h IS NOT DISTINCT FROM s.holder) AS named
+      FROM gpu_slots(m) s ORDER BY s.holder IS NULL LOOP
+    CONTINUE WHEN share.classes IS NULL OR least(share.slots, free - cardinality(picked)) <= 0;
+    picked := picked || gpu_take(m, share.classes, share.named, share.holder IS NULL, least(share.slots, free - cardinality(picked))::int);
+  END LOOP;
+  IF picked = '{}' THEN RETURN QUERY SELECT 'none', '[]'::text; RETURN; END IF;
   moment := clock_timestamp();
   lease := parameter_value('lease_seconds') * interval '1 second';
   WITH leased AS (
     UPDATE gpu_job j SET state = 'leased', miner_id = m.id, attempts = j.attempts + 1, lease_token = gen_random_uuid(),
-           unit_price = least(m.price, coalesce(j.listed_price, m.price)), fee_bps = parameter_value('fee_bps'),
-           max_ms = least(div(j.max_price * 1000, least(m.price, coalesce(j.listed_price, m.price))), parameter_value('max_job_seconds') * 1000),
+           unit_price = gpu_unit_price(j, m), fee_bps = parameter_value('fee_bps'), max_ms = gpu_max_ms(j, gpu_unit_price(j, m), moment),
            leased_at = moment, started_at = NULL, progress = NULL, lease_expires_at = moment + lease
      WHERE j.id = ANY (picked) AND j.state = 'queued' RETURNING j.*)      -- not one that was canceled meanwhile
   SELECT 'ok', coalesce(json_agg(gpu_lease_document(l::gpu_job) ORDER BY array_position(picked, l.id))::text, '[]')
@@ -245,11 +249,13 @@ BEGIN
   RETURN QUERY
     SELECT j.id, CASE WHEN j.id = ANY (ended) THEN 'ok' ELSE 'lost' END,
            CASE WHEN j.id = ANY (ended) THEN gpu_job_document(j, p)::text END
-      FROM gpu_job j JOIN trading_payment p ON p.job = j.id WHERE j.id = ANY (ids);
+      FROM gpu_job j LEFT JOIN trading_payment p ON p.job = j.id WHERE j.id = ANY (ids);
 END $$;
 
--- Put jobs whose attempt ended back into the queue at their old rank, or fail them when attempts are used up.
--- p_faults: client | provider | platform. A client's fault must be reproduced by a second miner (protocols 15).
+-- Put jobs whose attempt ended back into the queue, at their old rank or at the class's time if that is sooner: in front of
+-- whoever came later. Or fail them when attempts are used up.
+-- p_fault: client | provider | platform. A client's fault must be reproduced by a second miner (protocols 15), unless an
+-- order pays: then nobody else may run the job, and nothing is owed for it.
 CREATE OR REPLACE FUNCTION gpu_end_attempt(
   p_jobs uuid[], p_code text, p_message text, p_fault text, p_retry boolean
 ) RETURNS int LANGUAGE plpgsql AS $$
@@ -270,13 +276,13 @@ BEGIN
     IF p_fault = 'client' AND earlier.id IS NOT NULL THEN     -- reproduced: the metered time is owed
       earned := gpu_ceil_div(ms * j.unit_price, 1000);
       PERFORM gpu_fail(j.id, p_code, p_message, ms, earned);
-    ELSIF (p_retry OR p_fault = 'client') AND j.attempts < most AND j.expires_at > moment THEN
+    ELSIF (CASE WHEN p_fault = 'client' THEN j.order_id IS NULL ELSE p_retry END) AND j.attempts < most AND j.expires_at > moment THEN
       UPDATE gpu_job SET state = 'queued', miner_id = NULL, lease_token = NULL, lease_expires_at = NULL, leased_at = NULL,
              started_at = NULL, progress = NULL
        WHERE id = j.id;
-      INSERT INTO gpu_job_queue (job_id, job_class_id, rank, max_price, expires_at, avoid)
-      VALUES (j.id, j.job_class_id, (extract(epoch FROM j.created_at) * 1000000)::bigint - j.priority * 10000000::bigint,
-              j.max_price, j.expires_at,
+      INSERT INTO gpu_job_queue (job_id, client_id, priority, job_class_id, rank, since, max_price, expires_at, avoid)
+      VALUES (j.id, j.client_id, j.priority, j.job_class_id,
+              least(j.rank, (SELECT c.vtime FROM gpu_job_class c WHERE c.id = j.job_class_id)), j.created_at, gpu_budget(j), j.expires_at,
               (SELECT a.miner_id FROM gpu_attempt a WHERE a.job_id = j.id AND a.fault = 'client' ORDER BY a.attempt DESC LIMIT 1));
       PERFORM gpu_announce_work();
     ELSE
@@ -318,7 +324,7 @@ BEGIN
   UPDATE gpu_job SET state = 'canceled', finished_at = clock_timestamp(), units_ms = ms, lease_expires_at = NULL WHERE id = p_job;
   PERFORM payments_settle(ARRAY[p_job], ARRAY[provider], ARRAY[total],
                           ARRAY[gpu_ceil_div(total * coalesce(j.fee_bps, parameter_value('fee_bps')), 10000)]);
-  RETURN QUERY SELECT 'ok', gpu_job_document(x, p)::text FROM gpu_job x JOIN trading_payment p ON p.job = x.id WHERE x.id = p_job;
+  RETURN QUERY SELECT 'ok', gpu_job_document(x, p)::text FROM gpu_job x LEFT JOIN trading_payment p ON p.job = x.id WHERE x.id = p_job;
 END $$;
 
 -- Jobs whose time in the queue is over: expired and refunded; a failure waiting to be reproduced is failed and refunded.

@@ -12,12 +12,13 @@ LANGUAGE sql STABLE AS $$
     'id', j.id, 'kind', j.kind, 'state', j.state, 'priority', j.priority, 'created_at', j.created_at,
     'leased_at', j.leased_at, 'started_at', j.started_at, 'finished_at', j.finished_at,
     'expires_at', j.expires_at, 'attempts', j.attempts, 'miner_id', j.miner_id, 'offer_id', j.offer_id,
+    'order_id', j.order_id,
     'progress', j.progress,
     'error', CASE WHEN j.error_code IS NULL THEN NULL
              ELSE json_build_object('code', j.error_code, 'message', j.error_message) END,
-    'payment', json_build_object(
+    'payment', CASE WHEN p.id IS NOT NULL THEN json_build_object(
       'id', p.id, 'state', p.state, 'held', ait_money(p.held, p.asset), 'released', ait_money(p.released, p.asset),
-      'refunded', ait_money(p.refunded, p.asset), 'fee', ait_money(p.fee, p.asset)))
+      'refunded', ait_money(p.refunded, p.asset), 'fee', ait_money(p.fee, p.asset)) END)
 $$;
 
 -- What the leased miner gets to know.
