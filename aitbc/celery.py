@@ -28,6 +28,7 @@ app.conf.beat_schedule = {
     "trading.settle": {"task": "trading.settle", "schedule": 5.0},
     "trading.settle_reserves": {"task": "trading.settle_reserves", "schedule": 15.0},
     "trading.settle_liabilities": {"task": "trading.settle_liabilities", "schedule": 86_400.0},
+    "marketplace.collect": {"task": "marketplace.collect", "schedule": 5.0},
     "core.forget_old_keys": {"task": "core.forget_old_keys", "schedule": 3600.0},
 }
 

@@ -41,6 +41,10 @@ DEFINITIONS = (
     Definition("payout_approval_ait", 10_000, 0, 10_000, "AIT", "A larger payout batch needs a second person."),
     Definition("withdrawal_approval_ait", 1000, 0, 10_000, "AIT", "More per user or address needs a second person."),
     Definition("withdrawal_daily_ait", 10_000, 0, 10**9, "AIT", "Most that a user, or an address, may get in 24 h."),
+    Definition("reputation_to_sell", 500, 0, 1000, "points", "Score from which a provider may list an offer."),
+    Definition("reputation_to_buy", 300, 0, 1000, "points", "Score from which a client may buy what is expensive."),
+    Definition("reputation_buy_ait", 100, 0, 10**9, "AIT", "From this price on a purchase is expensive."),
+    Definition("review_auto_approve", 0, 0, 1, "yes or no", "Reviews count without an operator's approval."),
 )
 
 

@@ -163,7 +163,7 @@ BEGIN
     SELECT * INTO m FROM gpu_miner WHERE key_id = p_key FOR NO KEY UPDATE;
   END IF;
   IF m.state NOT IN ('online', 'suspect') THEN RETURN QUERY SELECT m.state::text, '[]'::text; RETURN; END IF;
-  SELECT least(p_max, m.concurrency - count(*)) INTO free FROM gpu_job j
+  SELECT least(p_max, least(m.concurrency, reputation_max_jobs(m.owner_id)) - count(*)) INTO free FROM gpu_job j
    WHERE j.miner_id = m.id AND j.state IN ('leased', 'running');
   IF free <= 0 THEN RETURN QUERY SELECT 'busy', '[]'::text; RETURN; END IF;
   WITH best AS (
@@ -182,7 +182,7 @@ BEGIN
   lease := parameter_value('lease_seconds') * interval '1 second';
   WITH leased AS (
     UPDATE gpu_job j SET state = 'leased', miner_id = m.id, attempts = j.attempts + 1, lease_token = gen_random_uuid(),
-           unit_price = least(m.price, coalesce(j.listed_price, m.price)), fee_bps = parameter_value('fee_bps'),
+           unit_price = least(m.price, coalesce(j.listed_price, m.price)), fee_bps = reputation_fee_bps(m.owner_id, parameter_value('fee_bps')),
            max_ms = least(div(j.max_price * 1000, least(m.price, coalesce(j.listed_price, m.price))), parameter_value('max_job_seconds') * 1000),
            leased_at = moment, started_at = NULL, progress = NULL, lease_expires_at = moment + lease
      WHERE j.id = ANY (picked) AND j.state = 'queued' RETURNING j.*)      -- not one that was canceled meanwhile

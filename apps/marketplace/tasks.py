@@ -1,0 +1,12 @@
+"""Celery shells of the marketplace's services."""
+
+from celery import shared_task
+
+from aitbc.core.tasks import RETRY_UNAVAILABLE
+from apps.trading.services.escrow import call
+
+
+@shared_task(name="marketplace.collect", **RETRY_UNAVAILABLE)
+def collect(limit: int = 1000) -> int:
+    """What deals and disputes that ended mean for the scores of their parties."""
+    return int(call("reputation_collect", limit))
