@@ -6,8 +6,8 @@ from aitbc.core.http import as_domain_error, problem_response, unexpected
 from aitbc.core.parser import OrjsonParser
 from aitbc.core.schema import MachineApi
 from aitbc.webhooks import api as webhooks
-from apps.gpu.api import artifacts, evidence, jobs, miners, receipts
-from apps.marketplace.api import offers, reputation
+from apps.gpu.api import artifacts, disputes, evidence, jobs, miners, receipts
+from apps.marketplace.api import licences, offers, reputation
 from apps.trading.api import accounts, deposits, payments, payouts, settlements, streams, withdrawals
 
 api = MachineApi(
@@ -25,6 +25,8 @@ for prefix, router in (
     ("/artifacts", artifacts.router),
     ("/miners", miners.router),
     ("/marketplace", offers.router),
+    ("/marketplace", licences.router),
+    ("/disputes", disputes.router),
     ("/reputation", reputation.router),
     ("", accounts.router),
     ("", payments.router),

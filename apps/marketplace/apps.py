@@ -12,3 +12,4 @@ class MarketplaceConfig(AppConfig):
         from apps.marketplace.selectors import terms
 
         ports.provide("offer.terms", terms.offer_terms)
+        ports.provide("artifact.licences", terms.licensed)

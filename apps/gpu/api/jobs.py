@@ -128,6 +128,7 @@ def order_of(body: JobIn) -> Order:
         cuda=wants.cuda,
         region=wants.region,
         models=tuple(wants.models),
+        purpose=body.purpose,
     )
 
 
