@@ -6,8 +6,8 @@ from aitbc.core.http import as_domain_error, problem_response, unexpected
 from aitbc.core.parser import OrjsonParser
 from aitbc.core.schema import MachineApi
 from aitbc.webhooks import api as webhooks
-from apps.gpu.api import artifacts, evidence, jobs, miners, receipts
-from apps.marketplace.api import offers, orders
+from apps.gpu.api import artifacts, disputes, evidence, jobs, miners, receipts
+from apps.marketplace.api import licences, offers, orders, reputation
 from apps.trading.api import accounts, deposits, payments, payouts, settlements, streams, withdrawals
 
 api = MachineApi(
@@ -28,6 +28,9 @@ for prefix, router in (
     ("/marketplace", orders.router),
     ("/miners", orders.miners),
     ("/bonds", orders.bonds),
+    ("/marketplace", licences.router),
+    ("/disputes", disputes.router),
+    ("/reputation", reputation.router),
     ("", accounts.router),
     ("", payments.router),
     ("", deposits.router),

@@ -19,6 +19,7 @@ app.conf.task_routes = {
 }
 app.conf.beat_schedule = {
     "gpu.sweep": {"task": "gpu.sweep", "schedule": 2.0},
+    "gpu.judge": {"task": "gpu.judge", "schedule": 5.0},
     "gpu.dispatch": {"task": "gpu.dispatch", "schedule": 1.0},
     "marketplace.run_orders": {"task": "marketplace.run_orders", "schedule": 1.0},
     "trading.mature": {"task": "trading.mature", "schedule": 5.0},
@@ -29,6 +30,7 @@ app.conf.beat_schedule = {
     "trading.settle": {"task": "trading.settle", "schedule": 5.0},
     "trading.settle_reserves": {"task": "trading.settle_reserves", "schedule": 15.0},
     "trading.settle_liabilities": {"task": "trading.settle_liabilities", "schedule": 86_400.0},
+    "marketplace.collect": {"task": "marketplace.collect", "schedule": 5.0},
     "core.forget_old_keys": {"task": "core.forget_old_keys", "schedule": 3600.0},
 }
 

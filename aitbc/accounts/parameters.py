@@ -56,6 +56,14 @@ DEFINITIONS = (
     Definition("spot_window_seconds", 300, 1, 86_400, "seconds", "An evictor's first window."),
     Definition("spot_compensation_seconds", 60, 0, 3600, "seconds", "Whose price an evicted lease gets, at most."),
     Definition("withdrawal_daily_ait", 10_000, 0, 10**9, "AIT", "Most that a user, or an address, may get in 24 h."),
+    Definition("reputation_to_sell", 500, 0, 1000, "points", "Score from which a provider may list an offer."),
+    Definition("reputation_to_buy", 300, 0, 1000, "points", "Score from which a client may buy what is expensive."),
+    Definition("reputation_buy_ait", 100, 0, 10**9, "AIT", "From this price on a purchase is expensive."),
+    Definition("reexecution_runs", 3, 2, 3, "runs", "At most so often is disputed work done again; two votes decide."),
+    Definition("reexecution_seconds", 900, 30, 86_400, "seconds", "A run that nobody took by then is no vote."),
+    Definition("appeal_seconds", 86_400, 0, 2_592_000, "seconds", "After a verdict, until an operator may be asked."),
+    Definition("dispute_seconds", 259_200, 60, 2_592_000, "seconds", "By then an operator should have decided."),
+    Definition("review_auto_approve", 0, 0, 1, "yes or no", "Reviews count without an operator's approval."),
 )
 
 

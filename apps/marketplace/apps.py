@@ -15,3 +15,4 @@ class MarketplaceConfig(AppConfig):
 
         events.declare("jobs:read", *(f"order.{state}" for state in Order.State))
         ports.provide("offer.terms", terms.offer_terms)
+        ports.provide("artifact.licences", terms.licensed)

@@ -20,6 +20,7 @@ from aitbc.core.testing.cast import AIT, MATMUL_OUTPUT, Person, Seller, job_body
 from apps.gpu.models import Artifact, ArtifactGrant, Heartbeat, Miner, Waiter
 from apps.gpu.services import challenges
 from apps.marketplace.services.offers import NewOffer, list_offer
+from apps.marketplace.tasks import collect
 from apps.trading.models import Deposit, DepositAddress, PayoutBatch, PayoutLeaf, PayoutTarget, ReserveCheck, Withdrawal
 from apps.trading.services import settlement, streams
 
@@ -48,6 +49,7 @@ def build() -> Scene:
         list_offer(seller=seller.principal, offer=NewOffer(price="0.002"))
     for who in (alice, mike):  # the database notes the rest only when it commits
         audit.note("login.succeeded", f"user:{who.id}", {})
+    _reputation(alice, completed)
     _platform(alice)
     _storage(alice, completed)
     _money(alice, mike)
@@ -95,6 +97,14 @@ def _fail(alice: Person, seller: Seller) -> UUID:
     response = seller.post(f"/v1/miners/{lease['id']}/fail", body)
     assert response.status_code == 200, response.content
     return job
+
+
+def _reputation(alice: Person, deals: list[UUID]) -> None:
+    collect()
+    ratings = dict.fromkeys(("overall", "performance", "communication", "reliability", "value"), 4)
+    for deal in deals:
+        response = alice.post("/v1/reputation/reviews", {"deal": deal, "ratings": ratings, "text": "as promised"})
+        assert response.status_code == 201, response.content
 
 
 def _settle(seller: Seller) -> None:

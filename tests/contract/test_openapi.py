@@ -15,8 +15,12 @@ METHODS = ("get", "post", "put", "patch", "delete")
 UNDOCUMENTED = {"/v1/", "/v1/openapi.json", "/api/schema/"}
 PUBLIC = {
     "/v1/receipts/verify",
+    "/v1/marketplace/assets",
     "/v1/marketplace/offers",
     "/v1/marketplace/offers/{}",
+    "/v1/reputation/leaderboard",
+    "/v1/reputation/{}",
+    "/v1/reputation/{}/events",
     "/v1/reserves",
     "/v1/liabilities",
     "/api/accounts/parameters",

@@ -130,6 +130,7 @@ def order_of(body: JobIn) -> Order:
         region=wants.region,
         models=tuple(wants.models),
         min_reliability=wants.min_reliability,
+        purpose=body.purpose,
     )
 
 

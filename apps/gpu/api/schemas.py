@@ -39,6 +39,7 @@ class JobIn(Strict):
     ttl_seconds: Annotated[int, Field(ge=1, le=604_800)] = 900
     priority: Annotated[int, Field(ge=0, le=10, description="Each step costs a surcharge on the unit price.")] = 0
     id: UUID | None = Field(None, description="Client-made UUID version 7.")
+    purpose: Literal["commercial", "research", "education"] = Field("commercial", description="For licensed artifacts.")
 
 
 class BatchIn(Strict):

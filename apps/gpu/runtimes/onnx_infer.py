@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from apps.gpu.runtimes import onnx_model
-from apps.gpu.runtimes.contract import SHA256, Context, Runtime, closed, invalid_input, invalid_model, missing_packages
+from apps.gpu.runtimes.contract import (
+    SHA256,
+    Context,
+    Reproducible,
+    Runtime,
+    closed,
+    invalid_input,
+    invalid_model,
+    missing_packages,
+    numeric_deviation,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,4 +154,5 @@ RUNTIME: Final = Runtime(
     runs_client_code=True,
     artifacts=artifacts,
     preload=("numpy", "onnxruntime"),
+    reproducible=Reproducible(1e-3, numeric_deviation),
 )

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from apps.gpu.runtimes.contract import Context, Runtime, closed, missing_packages
+from apps.gpu.runtimes.contract import Context, Reproducible, Runtime, closed, missing_packages, numeric_deviation
 
 DIMENSIONS: Final = 384
 # The wheel is a repack by a third party, so the weights are held against the hash they were reviewed at.
@@ -68,4 +68,5 @@ RUNTIME: Final = Runtime(
     run=run,
     available=available,
     preload=("torch", "sentence_transformers"),
+    reproducible=Reproducible(1e-3, numeric_deviation),
 )

@@ -39,6 +39,7 @@ class Order:
     region: str | None = None
     models: tuple[str, ...] = ()
     min_reliability: float | None = None
+    purpose: str = "commercial"
 
 
 def prepare(client: UUID, order: Order) -> dict[str, Any]:
@@ -184,7 +185,7 @@ def _by_id(client: UUID, order: Order) -> tuple[str, str] | None:
 
 
 def _check_input(client: UUID, order: Order) -> list[str]:
-    """The artifacts that the miner will need; every one must be the client's."""
+    """The artifacts that the miner will need; every one must be the client's, or licensed to him."""
     if (order.input is None) == (order.input_artifact is None):
         raise Invalid.field("input", "give either input or input_artifact")
     artifacts: tuple[str, ...] = (order.input_artifact,) if order.input_artifact else ()
@@ -193,7 +194,8 @@ def _check_input(client: UUID, order: Order) -> list[str]:
             raise Invalid("job.invalid_input", f"the input does not fit {order.kind}", errors=errors)
         artifacts = runtimes()[order.kind].artifacts(order.input)
     if artifacts:
-        require_access(user=client, hashes=list(artifacts))
+        licensed = ports.get("artifact.licences")(user=client, hashes=list(artifacts), purpose=order.purpose)
+        require_access(user=client, hashes=[each for each in artifacts if each not in licensed])
     return sorted(set(artifacts))
 
 

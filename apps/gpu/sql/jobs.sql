@@ -170,7 +170,7 @@ BEGIN
     SELECT * INTO m FROM gpu_miner WHERE key_id = p_key FOR NO KEY UPDATE;
   END IF;
   IF m.state NOT IN ('online', 'suspect') THEN RETURN QUERY SELECT m.state::text, '[]'::text; RETURN; END IF;
-  SELECT least(p_max, m.concurrency - count(*)) INTO free FROM gpu_job j
+  SELECT least(p_max, least(m.concurrency, reputation_max_jobs(m.owner_id)) - count(*)) INTO free FROM gpu_job j
    WHERE j.miner_id = m.id AND j.state IN ('leased', 'running');
   IF free <= 0 THEN RETURN QUERY SELECT 'busy', '[]'::text; RETURN; END IF;
   FOR share IN
@@ -187,7 +187,8 @@ BEGIN
   lease := parameter_value('lease_seconds') * interval '1 second';
   WITH leased AS (
     UPDATE gpu_job j SET state = 'leased', miner_id = m.id, attempts = j.attempts + 1, lease_token = gen_random_uuid(),
-           unit_price = gpu_unit_price(j, m), fee_bps = parameter_value('fee_bps'), max_ms = gpu_max_ms(j, gpu_unit_price(j, m), moment),
+           unit_price = gpu_unit_price(j, m), fee_bps = reputation_fee_bps(m.owner_id, parameter_value('fee_bps')),
+           max_ms = gpu_max_ms(j, gpu_unit_price(j, m), moment),
            leased_at = moment, started_at = NULL, progress = NULL, lease_expires_at = moment + lease
      WHERE j.id = ANY (picked) AND j.state = 'queued' RETURNING j.*)      -- not one that was canceled meanwhile
   SELECT 'ok', coalesce(json_agg(gpu_lease_document(l::gpu_job) ORDER BY array_position(picked, l.id))::text, '[]')

@@ -1,4 +1,16 @@
 from apps.marketplace.models.offers import Offer, OfferDevice, OfferTransition, owned_by
 from apps.marketplace.models.orders import BondWithdrawal, Kind, Order, Quote
+from apps.marketplace.models.reputation import Reputation, Review
 
-__all__ = ["BondWithdrawal", "Kind", "Offer", "OfferDevice", "OfferTransition", "Order", "Quote", "owned_by"]
+__all__ = [
+    "BondWithdrawal",
+    "Kind",
+    "Offer",
+    "OfferDevice",
+    "OfferTransition",
+    "Order",
+    "Quote",
+    "Reputation",
+    "Review",
+    "owned_by",
+]

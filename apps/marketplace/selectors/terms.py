@@ -1,4 +1,4 @@
-"""What a job that names an offer needs to know of it: the port `offer.terms`."""
+"""What a job needs to know of the offer and the artifacts that it names: the ports of the marketplace."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -6,6 +6,7 @@ from uuid import UUID
 from aitbc.core import db
 from aitbc.core.errors import Conflict, NotFound
 from apps.marketplace.models import Offer
+from apps.trading.services.escrow import call
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +43,9 @@ def offer_terms(offer_id: UUID) -> Terms:
 
 def _not_available(message: str) -> Conflict:
     return Conflict("offer.not_available", message)
+
+
+def licensed(*, user: UUID, hashes: list[str], purpose: str) -> list[str]:
+    """Those that a licence of his allows for this purpose; Forbidden "licence.required" for one that takes one."""
+    found: list[str] = call("licence_cover", user, hashes, purpose)
+    return found

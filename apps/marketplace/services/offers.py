@@ -14,6 +14,7 @@ from aitbc.core.principal import Principal
 from apps.gpu.models import Device, Miner
 from apps.marketplace.models import Offer, OfferDevice, OfferTransition, owned_by
 from apps.marketplace.services import states
+from apps.trading.services.escrow import call
 
 FURTHEST = timedelta(days=366)
 
@@ -44,7 +45,8 @@ class OfferChange:
 
 @transaction.atomic
 def list_offer(*, seller: Principal, offer: NewOffer) -> Offer:
-    """Put devices of the seller's miner on the market."""
+    """Put devices of the seller's miner on the market. Forbidden "reputation.too_low" below the limit."""
+    call("reputation_require", seller.user_id, "sell")
     miner = states.lock_miner(_own_miner(seller, offer.miner_id))
     devices = _devices(miner, offer.devices)
     listed = Offer(

@@ -75,7 +75,7 @@ DECLARE t record; rights text; role text := current_setting('aitbc.role');
 BEGIN
   EXECUTE format('GRANT USAGE ON SCHEMA public TO %I', role);
   FOR t IN SELECT c.oid, c.relname, obj_description(c.oid) AS note FROM pg_class c
-           WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') LOOP
+           WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v') LOOP
     rights := coalesce(substring(t.note FROM 'app: ([A-Z, ]+)'), 'SELECT, INSERT, UPDATE, DELETE');
     EXECUTE format('REVOKE ALL ON %I FROM %I', t.relname, role);
     EXECUTE format('GRANT %s ON %I TO %I', rights, t.relname, role);
