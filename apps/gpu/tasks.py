@@ -2,6 +2,7 @@
 
 from celery import shared_task
 
+from aitbc.core import db
 from aitbc.core.tasks import RETRY_UNAVAILABLE
 from apps.gpu import worker
 from apps.gpu.services import dispatch as dispatching
@@ -26,3 +27,15 @@ def dispatch() -> int:
 def work() -> str:
     """Lease a job and run it. The lease is the truth: a task that finds none left returns."""
     return worker.agent().serve_one() or "nothing to do"
+
+
+@shared_task(name="gpu.roll_up")
+def roll_up() -> int:
+    """Windows of telemetry that are over -> how many were written."""
+    return int(db.value("SELECT gpu_telemetry_roll()"))
+
+
+@shared_task(name="gpu.keep")
+def keep() -> int:
+    """Partitions of telemetry ahead of time; what is past its retention goes."""
+    return int(db.value("SELECT gpu_telemetry_keep()"))
