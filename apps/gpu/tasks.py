@@ -6,7 +6,7 @@ from aitbc.core import db
 from aitbc.core.tasks import RETRY_UNAVAILABLE
 from apps.gpu import worker
 from apps.gpu.services import dispatch as dispatching
-from apps.gpu.services import sweeps
+from apps.gpu.services import sweeps, uploads
 
 
 @shared_task(name="gpu.sweep", **RETRY_UNAVAILABLE)
@@ -37,5 +37,5 @@ def roll_up() -> int:
 
 @shared_task(name="gpu.keep")
 def keep() -> int:
-    """Partitions of telemetry ahead of time; what is past its retention goes."""
-    return int(db.value("SELECT gpu_telemetry_keep()"))
+    """Partitions of telemetry ahead of time; what is past its retention goes, logs and partial uploads too."""
+    return int(db.value("SELECT gpu_telemetry_keep()")) + uploads.forget()
