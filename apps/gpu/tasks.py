@@ -1,5 +1,6 @@
 """Celery shells of the gpu services."""
 
+import orjson
 from celery import shared_task
 
 from aitbc.core import db
@@ -27,6 +28,19 @@ def dispatch() -> int:
 def work() -> str:
     """Lease a job and run it. The lease is the truth: a task that finds none left returns."""
     return worker.agent().serve_one() or "nothing to do"
+
+
+@shared_task(name="gpu.probe")
+def probe() -> None:
+    """On a worker of the queue `gpu`: every kind really run in its sandbox."""
+    found = orjson.dumps(worker.probe()).decode()
+    db.rows("UPDATE gpu_probe SET answered_at = clock_timestamp(), report = %s::jsonb", (found,))
+
+
+@shared_task(name="gpu.record_load")
+def record_load() -> int:
+    """Once a minute: what advice on capacity is made of."""
+    return int(db.value("SELECT gpu_record_load()"))
 
 
 @shared_task(name="gpu.roll_up")
