@@ -152,3 +152,27 @@ BEGIN
     'status', CASE WHEN n = 0 OR away = n OR (p_deep AND probe.id IS NULL) THEN 'unavailable' WHEN cardinality(faults) > 0 THEN 'degraded' ELSE 'ok' END,
     'faults', faults, 'devices', devices, 'kinds', kinds, 'probed_at', probe.answered_at, 'probe', probe.report);
 END $$;
+
+-- The fleet by region, for the console's map: what every region has and how busy it is; devices of a region up to 300.
+CREATE OR REPLACE FUNCTION gpu_fleet() RETURNS text LANGUAGE sql STABLE AS $$
+  WITH held AS (SELECT miner_id, count(*) AS busy FROM gpu_job WHERE state IN ('leased', 'running') GROUP BY 1),
+  miners AS (
+    SELECT m.region, count(*) AS miners, sum(m.concurrency) FILTER (WHERE m.state = 'online') AS slots,
+           sum(coalesce(h.busy, 0)) AS busy FROM gpu_miner m LEFT JOIN held h ON h.miner_id = m.id WHERE m.state <> 'offline' GROUP BY 1),
+  states AS (SELECT region, json_object_agg(state, n ORDER BY state) AS states FROM (
+    SELECT region, state, count(*) AS n FROM gpu_miner WHERE state <> 'offline' GROUP BY 1, 2) s GROUP BY 1),
+  shown AS (
+    SELECT m.region, d.id, d.model, d.memory_mb, m.name, m.state, d.utilization, EXISTS (
+             SELECT 1 FROM gpu_occupancy o WHERE o.device_id = d.id AND o.during @> clock_timestamp()) AS let,
+           row_number() OVER (PARTITION BY m.region ORDER BY d.model, d.id) AS place, count(*) OVER w AS devices,
+           sum(d.memory_mb) OVER w AS memory_mb_all, avg(d.utilization) FILTER (WHERE m.state = 'online') OVER w AS load
+      FROM gpu_device d JOIN gpu_miner m ON m.id = d.miner_id WHERE d.active AND m.state <> 'offline' WINDOW w AS (PARTITION BY m.region)),
+  devices AS (
+    SELECT region, max(devices) AS devices, max(memory_mb_all) AS memory, max(load) AS load, json_agg(json_build_object(
+             'id', id, 'model', model, 'memory_mb', memory_mb, 'miner', name, 'state', state, 'load', round(utilization), 'let', let) ORDER BY place) AS cells
+      FROM shown WHERE place <= 300 GROUP BY 1)
+  SELECT coalesce(json_agg(json_build_object(
+    'region', m.region, 'miners', m.miners, 'states', s.states, 'slots', coalesce(m.slots, 0), 'busy', m.busy,
+    'devices', coalesce(d.devices, 0), 'memory_gb', coalesce(d.memory, 0) / 1024, 'load', round(d.load), 'cells', coalesce(d.cells, '[]')) ORDER BY m.region), '[]')::text
+    FROM miners m JOIN states s USING (region) LEFT JOIN devices d USING (region)
+$$;
