@@ -14,6 +14,7 @@ QUEUES = ("default", "gpu", "settlement", "zk", "chain")
 app.conf.task_create_missing_queues = True
 app.conf.task_routes = {
     "gpu.work": {"queue": "gpu"},
+    "gpu.probe": {"queue": "gpu"},
     "trading.settle*": {"queue": "settlement"},
     "chain.*": {"queue": "chain"},
 }
@@ -22,6 +23,9 @@ app.conf.beat_schedule = {
     "gpu.judge": {"task": "gpu.judge", "schedule": 5.0},
     "gpu.dispatch": {"task": "gpu.dispatch", "schedule": 1.0},
     "marketplace.run_orders": {"task": "marketplace.run_orders", "schedule": 1.0},
+    "gpu.record_load": {"task": "gpu.record_load", "schedule": 60.0},
+    "gpu.roll_up": {"task": "gpu.roll_up", "schedule": 60.0},
+    "gpu.keep": {"task": "gpu.keep", "schedule": 3600.0},
     "trading.mature": {"task": "trading.mature", "schedule": 5.0},
     "trading.expire_holds": {"task": "trading.expire_holds", "schedule": 5.0},
     "trading.checkpoint": {"task": "trading.checkpoint", "schedule": 3600.0},

@@ -7,9 +7,13 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
+import orjson
 from django.conf import settings
 from django.contrib import admin
-from django.http import HttpRequest
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils.text import capfirst
@@ -17,8 +21,9 @@ from unfold.dataclasses import SearchResult
 
 from aitbc.celery import QUEUES
 from aitbc.chain.models import Intent, NetworkStatus
-from aitbc.core import clock, money, show
+from aitbc.core import clock, db, money, show
 from aitbc.core import overview as core
+from apps.gpu.admin.miners import STATES
 from apps.gpu.models import Job, Miner
 from apps.gpu.selectors import overview as work
 from apps.marketplace.models import Offer
@@ -47,7 +52,8 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     named = {label for _, labels, _ in _GROUPS for label in labels}
     others = tuple({page.opts.app_label for page in visible} - named)
     home = {"title": "Dashboard", "icon": "dashboard", "link": reverse("admin:index")}
-    groups: list[dict[str, Any]] = [{"title": None, "items": [home]}]
+    fleet = {"title": "Fleet", "icon": "public", "link": reverse("fleet")}
+    groups: list[dict[str, Any]] = [{"title": None, "items": [home, fleet]}]
     for title, labels, first in (*_GROUPS, ("Other", others, ())):
         pages = [page for page in visible if page.opts.app_label in labels]
         pages.sort(key=lambda page: _place(page.opts.model_name, first))
@@ -109,6 +115,20 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "tick": _tick(now),
         "celery": core.queue_lengths(QUEUES),
     }
+
+
+def fleet_map(request: HttpRequest) -> HttpResponse:
+    """Regions with their devices, miners and offers, as the fleet stands now."""
+    if not request.user.has_perm("gpu.view_miner"):
+        raise PermissionDenied
+    offers = dict(Offer.objects.filter(state="listed").values_list("miner__region").annotate(Count("pk")))
+    regions = orjson.loads(db.value("SELECT gpu_fleet()"))
+    for region in regions:
+        region["offers"] = offers.get(region["region"], 0)
+        for cell in region["cells"]:
+            cell["tone"] = STATES[cell["state"]]
+    shown = {"title": "Fleet", "now": clock.database_now(), "regions": regions}
+    return TemplateResponse(request, "console/fleet.html", admin.site.each_context(request) | shown)
 
 
 def _money() -> dict[str, str]:

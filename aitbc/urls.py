@@ -5,11 +5,13 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView
 
+from aitbc import console
 from aitbc.api import api
 from aitbc.core import health, http
 
 urlpatterns = [
     path("", RedirectView.as_view(url="/admin/")),
+    path("admin/fleet/", admin.site.admin_view(console.fleet_map), name="fleet"),
     path("admin/", admin.site.urls),
     path("v1/", api.urls),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),

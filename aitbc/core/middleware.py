@@ -74,7 +74,7 @@ class RequestValidationMiddleware(_Middleware):
             return Invalid("request.null_byte", "the address holds a null byte")
         if request.method in BODILESS:
             return None
-        artifact = request.path.startswith("/v1/artifacts/")
+        artifact = request.path.startswith(("/v1/artifacts/", "/v1/uploads/"))
         length = request.META.get("CONTENT_LENGTH") or "0"
         if length == "0" and "HTTP_TRANSFER_ENCODING" in request.META:  # WSGI shows such a body as empty
             return _status(411, "request.length_required", "send the body with its Content-Length")

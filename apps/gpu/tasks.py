@@ -1,11 +1,13 @@
 """Celery shells of the gpu services."""
 
+import orjson
 from celery import shared_task
 
+from aitbc.core import db
 from aitbc.core.tasks import RETRY_UNAVAILABLE
 from apps.gpu import worker
 from apps.gpu.services import dispatch as dispatching
-from apps.gpu.services import reexecution, sweeps
+from apps.gpu.services import reexecution, sweeps, uploads
 
 
 @shared_task(name="gpu.sweep", **RETRY_UNAVAILABLE)
@@ -32,3 +34,28 @@ def dispatch() -> int:
 def work() -> str:
     """Lease a job and run it. The lease is the truth: a task that finds none left returns."""
     return worker.agent().serve_one() or "nothing to do"
+
+
+@shared_task(name="gpu.probe")
+def probe() -> None:
+    """On a worker of the queue `gpu`: every kind really run in its sandbox."""
+    found = orjson.dumps(worker.probe()).decode()
+    db.rows("UPDATE gpu_probe SET answered_at = clock_timestamp(), report = %s::jsonb", (found,))
+
+
+@shared_task(name="gpu.record_load")
+def record_load() -> int:
+    """Once a minute: what advice on capacity is made of."""
+    return int(db.value("SELECT gpu_record_load()"))
+
+
+@shared_task(name="gpu.roll_up")
+def roll_up() -> int:
+    """Windows of telemetry that are over -> how many were written."""
+    return int(db.value("SELECT gpu_telemetry_roll()"))
+
+
+@shared_task(name="gpu.keep")
+def keep() -> int:
+    """Partitions of telemetry ahead of time; what is past its retention goes, logs and partial uploads too."""
+    return int(db.value("SELECT gpu_telemetry_keep()")) + uploads.forget()

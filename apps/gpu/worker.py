@@ -8,6 +8,7 @@ process registers when its first task comes, so that workers of other queues nev
 import os
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import httpx
 import structlog
@@ -19,10 +20,11 @@ from django.db import transaction
 from aitbc.accounts import keys
 from aitbc.accounts.models import Role, User
 from aitbc.core.files import write_private
-from apps.gpu.agent.detect import detect, parse_cpus
+from apps.gpu.agent import selftest
+from apps.gpu.agent.detect import Detection, detect, parse_cpus
 from apps.gpu.agent.identity import load_identity, read_api_key
 from apps.gpu.agent.loop import Agent, Config
-from apps.gpu.agent.sandbox import Sandbox
+from apps.gpu.agent.sandbox import Sandbox, Slot
 from apps.gpu.agent.transport import HttpTransport
 from apps.gpu.models import Miner
 
@@ -52,7 +54,7 @@ def local_transport(token: str) -> HttpTransport:
 def agent() -> Agent:
     """This process's agent, attached; refused registrations are raised, so that the task says why."""
     token, prefix = read_api_key(own_key(_number()))
-    detection = detect(cpus=parse_cpus(settings.GPU_WORKER_CPUS) if settings.GPU_WORKER_CPUS else (), only=())
+    detection = _detection()
     sandbox = Sandbox(tier=None, threads=max(1, len(detection.devices[0].cpus)))
     made = Agent(
         transport=local_transport(token),
@@ -71,6 +73,18 @@ def agent() -> Agent:
     Miner.objects.filter(key__prefix=prefix).update(first_party=True)
     _running.append((made, sandbox))
     return made
+
+
+def _detection() -> Detection:
+    return detect(cpus=parse_cpus(settings.GPU_WORKER_CPUS) if settings.GPU_WORKER_CPUS else ())
+
+
+def probe() -> dict[str, Any]:
+    """A small job of every kind in this process's sandbox, its devices and what their sensors say."""
+    agent()
+    (_, sandbox), detection = _running[-1], _detection()
+    device = detection.devices[0]
+    return selftest.run(detection, sandbox, Slot(device.kind, max(1, len(device.cpus))))
 
 
 def _number() -> int:

@@ -1,19 +1,30 @@
 """Miners, their devices and how they proved them."""
 
+from datetime import timedelta
+
+import orjson
 from django.contrib import admin
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
+from django.template.loader import render_to_string
 from unfold.decorators import display
 
-from aitbc.core import show
+from aitbc.core import clock, show
 from aitbc.core.columns import column, state
 from aitbc.core.pages import Operation, ReadOnlyAdmin, ReadOnlyInline, once
 from apps.gpu.models import Challenge, Device, Heartbeat, Job, Miner, Nonce
 from apps.gpu.services import moderation
 from apps.trading.admin.amounts import amount
+from apps.trading.services.escrow import call
 
 STATES = {"online": "success", "suspect": "warning", "draining": "info", "dead": "danger", "suspended": "danger"}
 CHALLENGES = {"passed": "success", "failed": "danger", "issued": "info", "committed": "warning"}
+METRICS = (
+    ("utilization", "Utilisation, %"),
+    ("memory_used_mb", "Memory in use, MiB"),
+    ("temperature_c", "Temperature, °C"),
+    ("power_w", "Power, W"),
+)
 OPERATIONS = (
     Operation(
         name="drain",
@@ -137,10 +148,20 @@ class DeviceAdmin(DeviceColumns, ReadOnlyAdmin):
         None: (("model", "kind"), ("miner_shown", "active"), ("uuid", "id")),
         "As detected": (("memory", "cuda", "driver"), ("claimed_tflops", "claimed_memory_gbps")),
         "As the platform measured": (("measured", "verified_at"), ("tflops", "memory_gbps")),
-        "Latest telemetry": (("telemetry", "sampled_at"),),
+        "Telemetry": (("telemetry", "sampled_at"), "history"),
     }
 
+    class Media:
+        js = ("console/telemetry.js",)
+
     miner_shown = column("Miner", "miner", show.to, ordering="miner")
+
+    @display(description="The last 24 hours")
+    @once
+    def history(self, device: Device) -> str:
+        now = clock.database_now()
+        windows = orjson.loads(call("gpu_device_telemetry", None, device.pk, now - timedelta(days=1), now, 300))
+        return render_to_string("console/telemetry.html", {"points": windows["items"], "metrics": METRICS})
 
 
 def _took(challenge: Challenge) -> str:

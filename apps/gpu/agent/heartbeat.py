@@ -41,6 +41,7 @@ class Heart:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
         self._silent = False
+        self._latency: float | None = None  # milliseconds that the last beat took to the platform and back
 
     def registered(self, answer: JSON) -> None:
         """Takes over what a registration says: ids, pace and where the chain of heartbeats stands."""
@@ -82,7 +83,8 @@ class Heart:
             self._catch_up(error)
 
     def _send(self) -> JSON:
-        telemetry = [{"device_id": self._device_ids[s.device.uuid], **s.sample()} for s in self._samplers]
+        seen = {} if self._latency is None else {"latency_ms": self._latency}
+        telemetry = [{"device_id": self._device_ids[s.device.uuid], **s.sample(), **seen} for s in self._samplers]
         running = sorted(self._running())
         values = statements.heartbeat_values(
             miner=self._miner, sequence=self._sequence + 1, previous=self._head, telemetry=telemetry, running=running
@@ -96,7 +98,9 @@ class Heart:
         signing = time.monotonic() - self._signed_at >= SIGN_EVERY_SECONDS
         if signing:
             beat["signature"] = self._identity.sign(self._domain, statements.HEARTBEAT, values)
+        begun = time.monotonic()
         answer = self._transport.heartbeat(beat)
+        self._latency = round((time.monotonic() - begun) * 1000, 1)
         self._sequence, self._head = values["sequence"], statements.HEARTBEAT.hash(values)
         self._signed_at = time.monotonic() if signing else self._signed_at
         return answer

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -19,6 +20,7 @@ from apps.gpu.agent import challenge as protocol
 from apps.gpu.agent.detect import Device
 from apps.gpu.agent.heartbeat import Heart
 from apps.gpu.agent.identity import Identity
+from apps.gpu.agent.outbox import Outbox
 from apps.gpu.agent.sandbox import MIB, Canceled, Limits, Sandbox, Slot
 from apps.gpu.agent.transport import JSON, HttpTransport, pauses
 from apps.gpu.agent.work import Lease, Worker
@@ -28,13 +30,15 @@ logger = structlog.get_logger(__name__)
 WAIT_SECONDS: Final = 20.0
 ONCE_SECONDS: Final = 30.0  # how long `once` waits for its job
 BENCHMARK_SECONDS: Final = 0.5
+HAND_BACK_SECONDS: Final = 15.0  # for stopping the jobs at hand and telling the platform
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What the provider decides. `price` in AIT per device second; `slots` jobs at a time, shared out
     over the devices; `kinds` None offers all that can run; `allow_client_code` lets kinds that run a
-    client's model into a sandbox of the tier process."""
+    client's model into a sandbox of the tier process; `drain_seconds` are left to the jobs at hand once the
+    miner is stopped; `outbox` keeps undelivered results."""
 
     name: str
     region: str
@@ -44,6 +48,8 @@ class Config:
     models: tuple[str, ...] = ()
     memory_bytes: int = 2048 * MIB
     allow_client_code: bool = False
+    drain_seconds: float = 300
+    outbox: Path | None = None
 
 
 @dataclass
@@ -81,13 +87,14 @@ class Agent:
         self._transport, self._identity, self._sandbox = transport, identity, sandbox
         self._devices, self._config, self._prefix = devices, config, prefix
         self.kinds = kinds_to_offer(config, sandbox, devices[0].kind)
-        self._worker = Worker(transport, identity, sandbox, config.memory_bytes)
+        self._worker = Worker(transport, identity, sandbox, config.memory_bytes, Outbox(config.outbox))
         self._measured: dict[str, dict[str, float]] = {}
         self._leases: dict[str, Lease] = {}
         # Dealt to the devices in turn; those of one processor share its threads.
         self._slots = [self._slot(devices[n % len(devices)], config.slots) for n in range(config.slots)]
         self._changed = threading.Condition()
         self._stopping = threading.Event()
+        self._hurried = False
         self._challenged: str | None = None
         self._prover: threading.Thread | None = None
         self._crash: BaseException | None = None
@@ -123,6 +130,7 @@ class Agent:
         """Register and keep the heart beating, for a caller that polls by `serve_one`."""
         self._measure()
         self._register_patiently()
+        self._deliver_kept()
         self._heart.start()
 
     def serve_one(self) -> str | None:
@@ -143,20 +151,49 @@ class Agent:
         self._tell_platform(self._transport.sign_off)
 
     def stop(self) -> None:
-        """Take no more jobs, finish those at hand, sign off."""
+        """Take no more jobs, finish those at hand, sign off. Asked a second time: hand them back at once."""
+        if self._stopping.is_set():
+            self._hurried, self._transport.patience = True, 0.0
         self._stopping.set()
 
     def _leave(self) -> None:
-        logger.info("draining", running=len(self._leases))
+        logger.info("draining", running=len(self._leases), seconds=self._config.drain_seconds)
+        deadline = time.monotonic() + self._config.drain_seconds
         self._tell_platform(self._transport.drain)
         with self._changed:
             # A lease granted just before the drain may still be on its way to the polling thread.
             self._changed.wait_for(lambda: self._leases, timeout=0.3)
-            self._changed.wait_for(lambda: not self._leases)
+            while self._leases and not self._hurried and time.monotonic() < deadline:
+                self._changed.wait(0.2)  # a signal handler sets `_hurried`, and may take no lock
+            self._hand_back()
         if self._prover is not None:
             self._prover.join()
         self.detach()
         logger.info("signed off", **self.summary.jobs)
+
+    def _hand_back(self) -> None:
+        for lease in self._leases.values():
+            logger.warning("handing a job back", job=lease.id, reason="asked twice" if self._hurried else "out of time")
+            lease.returned = True
+            lease.canceled.set()
+        self._changed.wait_for(lambda: not self._leases, timeout=HAND_BACK_SECONDS)
+
+    def _deliver_kept(self) -> None:
+        """What an earlier run could not deliver: from now on its leases are renewed, if they still hold."""
+        for job, body in self._worker.outbox.kept():
+            lease = self._leases[job["id"]] = Lease(job)
+            threading.Thread(target=self._deliver, args=(lease, body), name=f"kept-{lease.id}", daemon=True).start()
+
+    def _deliver(self, lease: Lease, body: JSON) -> None:
+        ended = "lost"
+        try:
+            self._worker.deliver(lease, body)
+            ended = "completed"
+            logger.info("a kept result was delivered", job=lease.id)
+        except DomainError as error:
+            logger.warning("a kept result was not taken", job=lease.id, code=error.code, reason=error.message)
+        finally:
+            self._ended(lease, ended)
 
     def _tell_platform(self, call: Callable[[], None]) -> None:
         try:
@@ -337,15 +374,18 @@ class Agent:
             slot = self._slots.pop()
             self._leases[lease.id] = lease
             self._changed.notify_all()
-        threading.Thread(target=self._perform, args=(lease, slot), name=f"job-{lease.id}").start()
+        threading.Thread(target=self._perform, args=(lease, slot), name=f"job-{lease.id}", daemon=True).start()
 
     def _perform(self, lease: Lease, slot: Slot) -> None:
         ended = "failed"
         try:
             ended = self._worker.perform(lease, slot, chain_id=self._chain_id)
         finally:
-            with self._changed:
-                self._slots.append(slot)
-                del self._leases[lease.id]
-                self.summary.jobs[ended] += 1
-                self._changed.notify_all()
+            self._slots.append(slot)
+            self._ended(lease, ended)
+
+    def _ended(self, lease: Lease, how: str) -> None:
+        with self._changed:
+            del self._leases[lease.id]
+            self.summary.jobs[how] += 1
+            self._changed.notify_all()

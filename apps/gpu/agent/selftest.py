@@ -2,17 +2,28 @@
 
 import base64
 import hashlib
-from collections.abc import Callable
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, Final
 
+import httpx
+
+from aitbc.core.errors import DomainError, NotFound, Unavailable
 from apps.gpu import demo, runtimes
 from apps.gpu.agent.detect import Detection, Device
 from apps.gpu.agent.sandbox import Limits, Sandbox, Slot
 from apps.gpu.agent.telemetry import Sampler
+from apps.gpu.agent.transport import HttpTransport
 from apps.gpu.runtimes.contract import RuntimeFailure
 
 JSON = dict[str, Any]
+DISK_BYTES: Final = 2 << 30  # scratch of a job: its model, its input, its output
+CLOCK_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -51,17 +62,73 @@ SAMPLES: Final = {
 }
 
 
-def run(detection: Detection, sandbox: Sandbox, slot: Slot) -> JSON:
-    """`ok` only if a small job of every installed kind gave the right output in the sandbox."""
+def run(detection: Detection, sandbox: Sandbox, slot: Slot, checks: JSON | None = None) -> JSON:
+    """`ok` only if a small job of every installed kind gave the right output in the sandbox, and every one of
+    the `checks` that is required came out well."""
     results = {kind: try_kind(kind, sandbox, slot) for kind in runtimes.available_kinds(slot.device)}
+    needed = [*results.values(), *(check for check in (checks or {}).values() if check["required"])]
     return {
-        "ok": bool(results) and all(result["ok"] for result in results.values()),
+        "ok": bool(results) and all(result["ok"] for result in needed),
         "devices": [_device(device) for device in detection.devices],
         "absent": detection.absent,
-        "sandbox": sandbox.facts,
+        "sandbox": sandbox.facts | {"tier": sandbox.tier},
         "kinds": results,
         "unavailable": runtimes.unavailable(slot.device),
+        "checks": checks or {},
     }
+
+
+def _check(ok: bool, reason: str, *, required: bool = True) -> JSON:
+    return {"ok": ok, "required": required, "reason": reason}
+
+
+def surroundings(url: str | None, api_key: str | None, state: Path) -> JSON:
+    """The disk, and with a platform to ask: the way to it, its word on the key, and this machine's clock."""
+    checks = {f"disk {path}": _disk(path) for path in dict.fromkeys((Path(tempfile.gettempdir()), state))}
+    if url is None:
+        return checks | {"platform": _check(False, "not asked: give --url", required=False)}
+    try:
+        begun = time.time()
+        answer = httpx.get(f"{url.rstrip('/')}/health/live", timeout=10).raise_for_status()
+    except httpx.HTTPError as error:
+        return checks | {"platform": _check(False, f"{url} does not answer: {error or type(error).__name__}")}
+    checks["platform"] = _check(True, f"{url} answered in {(time.time() - begun) * 1000:.0f} ms")
+    if "Date" in answer.headers:  # in whole seconds, as of the middle of the way there and back
+        told = parsedate_to_datetime(answer.headers["Date"]).timestamp() + 0.5
+        off = (begun + time.time()) / 2 - told
+        checks["clock"] = _check(abs(off) <= CLOCK_SECONDS, f"{off:+.1f} s beside the platform's", required=False)
+    return checks | ({"key": _key(url, api_key)} if api_key else {})
+
+
+def _disk(path: Path) -> JSON:
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    return _check(free >= DISK_BYTES, f"{free >> 20} MiB free of the {DISK_BYTES >> 20} that jobs may need")
+
+
+def _key(url: str, api_key: str) -> JSON:
+    transport = HttpTransport(url, api_key, patience=5)
+    try:
+        return _check(True, f"of the miner {transport.me()['name']}")
+    except NotFound:
+        return _check(True, "valid; no miner has registered with it yet")
+    except (DomainError, Unavailable) as error:
+        return _check(False, f"{error.message} ({error.code})")
+    finally:
+        transport.close()
+
+
+def lines(report: JSON) -> Iterator[str]:
+    """The report for people, a line for each thing that was tried."""
+    yield f"sandbox   {report['sandbox']['tier']}"
+    for device in report["devices"]:
+        seen = ", ".join(f"{name} {value}" for name, value in device["telemetry"].items() if value is not None)
+        yield f"device    {device['model']}, {device['memory_mb']} MiB ({device['uuid']}): {seen}"
+    yield from (f"no        {source}: {reason}" for source, reason in report["absent"].items())
+    for name, tried in {**report["kinds"], **report["checks"]}.items():
+        verdict = "ok" if tried["ok"] else "FAILED" if tried.get("required", True) else "note"
+        yield f"{verdict:<9} {name}: {tried.get('reason') or str(tried['milliseconds']) + ' ms'}"
+    yield from (f"without   {kind}: {reason}" for kind, reason in report["unavailable"].items())
 
 
 def _device(device: Device) -> JSON:

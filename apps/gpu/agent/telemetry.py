@@ -10,7 +10,8 @@ import psutil
 from apps.gpu.agent.detect import MIB, Device, rocm_smi
 
 _RAPL: Final = Path("/sys/class/powercap/intel-rapl:0/energy_uj")  # AMD processors report there too
-Sample = dict[str, float | int | None]
+_THROTTLES: Final = {0x04: "power_cap", 0x08: "hw_slowdown", 0x20: "thermal", 0x40: "hw_thermal", 0x80: "power_brake"}
+Sample = dict[str, float | int | list[str] | None]
 
 
 class Sampler:
@@ -23,7 +24,8 @@ class Sampler:
         self._energy = _energy()
 
     def sample(self) -> Sample:
-        """`utilization` and `temperature_c`, `power_w` as floats, `memory_used_mb` whole."""
+        """`utilization` and `temperature_c`, `power_w` as floats, `memory_used_mb` whole; cards of NVIDIA also
+        their clocks, uncorrected memory errors since the driver's start, and why they are `throttle`d."""
         return self._read(self.device)
 
     def _cpu(self, device: Device) -> Sample:
@@ -86,6 +88,11 @@ def _nvidia(device: Device) -> Sample:
         memory = read(pynvml.nvmlDeviceGetMemoryInfo)
         milliwatts = read(pynvml.nvmlDeviceGetPowerUsage)
         degrees = read(pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU)
+        reasons = read(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons)
+        clock = read(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM)
+        memory_clock = read(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_MEM)
+        kinds = (pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC)
+        errors = read(pynvml.nvmlDeviceGetTotalEccErrors, *kinds)
     finally:
         pynvml.nvmlShutdown()
     return {
@@ -93,6 +100,10 @@ def _nvidia(device: Device) -> Sample:
         "memory_used_mb": None if memory is None else memory.used // MIB,
         "temperature_c": None if degrees is None else float(degrees),
         "power_w": None if milliwatts is None else milliwatts / 1000,
+        "clock_mhz": clock,
+        "memory_clock_mhz": memory_clock,
+        "ecc_errors": errors,
+        "throttle": None if reasons is None else [name for bit, name in _THROTTLES.items() if reasons & bit],
     }
 
 

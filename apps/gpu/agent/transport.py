@@ -39,7 +39,7 @@ class HttpTransport:
         headers = {"Authorization": f"Bearer {api_key}", "User-Agent": "aitbc-miner"}
         timeout = httpx.Timeout(30, connect=5)
         self._client = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=http)
-        self._patience, self._sleep = patience, sleep
+        self.patience, self._sleep = patience, sleep
 
     # -- the calls -----------------------------------------------------------------------------
     def nonce(self) -> JSON:
@@ -96,6 +96,8 @@ class HttpTransport:
 
     def start_order(self, order: str) -> None:
         self._post(f"/v1/miners/orders/{order}/start", {})
+    def me(self) -> JSON:
+        return self._patiently(lambda: self._once("GET", "/v1/miners/me"))
 
     def drain(self) -> None:
         self._post("/v1/miners/me/drain", {})
@@ -111,7 +113,7 @@ class HttpTransport:
         return self._patiently(lambda: self._once("POST", path, json=body))
 
     def _patiently(self, call: Callable[[], Answer]) -> Answer:
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self.patience
         for pause in pauses():
             try:
                 return call()

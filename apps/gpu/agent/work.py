@@ -14,6 +14,7 @@ from aitbc.core import money
 from aitbc.core.errors import Conflict, DomainError, NotFound, Unavailable
 from apps.gpu import runtimes, statements
 from apps.gpu.agent.identity import Identity
+from apps.gpu.agent.outbox import Outbox
 from apps.gpu.agent.printed import Printed
 from apps.gpu.agent.sandbox import Canceled, Limits, Outcome, Sandbox, Slot
 from apps.gpu.agent.transport import JSON, HttpTransport
@@ -28,10 +29,12 @@ DELIVERY_TRIES: Final = 20  # each as patient as the transport: some ten minutes
 
 @dataclass
 class Lease:
-    """A job in this miner's hands; `canceled` is set when it is to be stopped."""
+    """A job in this miner's hands; `canceled` is set when it is to be stopped, by the platform unless it is
+    `returned`: then the miner itself gives it up."""
 
     job: JSON
     canceled: threading.Event = field(default_factory=threading.Event)
+    returned: bool = False
     printed: Printed | None = None  # what it writes, while it runs
 
     @property
@@ -51,6 +54,7 @@ class Worker:
     identity: Identity
     sandbox: Sandbox
     memory_bytes: int
+    outbox: Outbox = field(default_factory=Outbox)
 
     def perform(self, lease: Lease, slot: Slot, *, chain_id: int) -> str:
         """`completed`, or why not: `failed`, `canceled`, or `lost` with the lease."""
@@ -62,20 +66,22 @@ class Worker:
                     body = self._work(lease, workspace, slot, chain_id)
                 finally:
                     self.tell(lease, ended=True)
-            self._insist(lambda: self.transport.result(lease.id, body))
+            self.deliver(lease, body)
             log.info("job completed", milliseconds=body["claimed_ms"])
             return "completed"
         except RuntimeFailure as failure:
             log.warning("job failed", code=str(failure.code), reason=failure.message)
             return self._report_failure(lease, failure)
         except Canceled:
+            if lease.returned:
+                return self._report_failure(lease, RuntimeFailure(Code.STOPPED, "the provider stopped this miner"))
             log.info("job canceled by the platform")
             return "canceled"
         except (Conflict, NotFound) as error:
             log.warning("the lease is lost; nothing was reported", code=error.code)
             return "lost"
         except Unavailable as error:
-            log.error("the platform stayed away; the lease is given up", reason=error.message)
+            log.error("the platform stayed away; a result is kept for the next start", reason=error.message)
             return "lost"
         except DomainError as error:
             log.error("the platform refused the result", code=error.code, reason=error.message)
@@ -85,6 +91,11 @@ class Worker:
             return self._report_failure(lease, RuntimeFailure(Code.CRASHED, "the miner failed on this job"))
         finally:
             lease.printed = None
+
+    def deliver(self, lease: Lease, body: JSON) -> None:
+        """Until the platform answers; what it does not take for now stays on the disk for the next start."""
+        with self.outbox.holding(lease.job, body):
+            self._insist(lambda: self.transport.result(lease.id, body))
 
     def _work(self, lease: Lease, workspace: Workspace, slot: Slot, chain_id: int) -> JSON:
         job = lease.job
@@ -130,7 +141,7 @@ class Worker:
         content = statements.canonical(outcome.output)
         body: JSON = {"lease_token": lease.token, "metrics": outcome.metrics, "claimed_ms": outcome.milliseconds}
         if len(content) > INLINE_BYTES:
-            body["output_artifact"] = self.transport.put_artifact(content)
+            body["output_artifact"] = self._insist(lambda: self.transport.put_artifact(content))
             committed = statements.artifact_commitment(salt=salt, sha256=body["output_artifact"])
         else:
             body["output"] = outcome.output
@@ -155,13 +166,12 @@ class Worker:
             return "lost"
         return "failed"
 
-    def _insist(self, call: Callable[[], Any]) -> None:
+    def _insist(self, call: Callable[[], Any]) -> Any:
         """A result outlives an outage of the platform: its lease is judged there, when it is back."""
         for _ in range(DELIVERY_TRIES - 1):
             with suppress(Unavailable):
-                call()
-                return
-        call()
+                return call()
+        return call()
 
     def tell(self, lease: Lease, *, ended: bool = False) -> None:
         """Passes on what the job wrote since the last time, and stops it if the lease is gone."""

@@ -11,8 +11,8 @@ from aitbc.core.auth import PartyKey, caller
 from aitbc.core.errors import DomainError, Invalid
 from aitbc.core.schema import errors
 from apps.gpu.api.schemas import ArtifactOut
-from apps.gpu.services import artifacts
-from apps.gpu.services.artifacts import CHUNK
+from apps.gpu.services import artifacts, uploads
+from apps.gpu.services.uploads import CHUNK
 
 router = Router(tags=["artifacts"])
 # One range; other units and several ranges at once may be answered with the whole (RFC 9110, 14.2).
@@ -36,11 +36,17 @@ BYTES: dict[str, object] = {
 )
 def put_artifact(request: HttpRequest, sha256: str) -> Status[dict[str, object]]:
     """The body is always read in full and its hash checked while it streams."""
+    length = length_of(request)
+    uploads.store(owner=caller(request).user_id, sha256=sha256, read=request.read, length=length)
+    return Status(201, {"sha256": sha256, "size": length})
+
+
+def length_of(request: HttpRequest) -> int:
+    """Of the body: what nobody says cannot be checked against a quota before it is read."""
     length = request.META.get("CONTENT_LENGTH") or ""
     if not length.isdecimal():
         raise Invalid("artifact.length", "send a Content-Length")
-    stored = artifacts.store(user=caller(request).user_id, sha256=sha256, read=request.read, length=int(length))
-    return Status(201, {"sha256": sha256, "size": stored.size})
+    return int(length)
 
 
 @router.get(

@@ -197,6 +197,11 @@ class Telemetry(Strict):
     memory_used_mb: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
     temperature_c: Annotated[float, Field(ge=-100, le=1000)] | None = None
     power_w: Annotated[float, Field(ge=0, le=100_000)] | None = None
+    clock_mhz: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    memory_clock_mhz: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    ecc_errors: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(None, description="Uncorrected, since start.")
+    latency_ms: Annotated[float, Field(ge=0, le=600_000)] | None = Field(None, description="Of the beat before.")
+    throttle: Annotated[list[Name], Field(max_length=16)] | None = Field(None, description="Why clocks are held down.")
 
 
 class HeartbeatIn(Strict):

@@ -35,11 +35,12 @@ class Code(StrEnum):
     INVALID_MODEL = "runtime.invalid_model"
     INVALID_INPUT = "runtime.invalid_input"
     CRASHED = "runtime.crashed"
+    STOPPED = "miner.stopped"
 
 
-# Time, memory and output are the client's: the limits were agreed before the lease. A crash and a
-# kind that this machine does not have are the provider's until a second miner shows otherwise.
-_PROVIDERS: Final = (Code.UNKNOWN, Code.CRASHED)
+# Time, memory and output are the client's: the limits were agreed before the lease. A crash, the
+# end of the miner, and a kind that this machine does not have are the provider's until a second miner shows otherwise.
+_PROVIDERS: Final = (Code.UNKNOWN, Code.CRASHED, Code.STOPPED)
 FAULTS: Final[dict[Code, Fault]] = {code: "provider" if code in _PROVIDERS else "client" for code in Code}
 
 

@@ -15,13 +15,6 @@ from apps.gpu import receipts, statements
 from apps.gpu.models import Heartbeat, Miner
 from apps.gpu.services import challenges, miners
 
-_SAMPLE = """
-UPDATE gpu_device d SET utilization = x.utilization, memory_used_mb = x.memory_used_mb,
-       temperature_c = x.temperature_c, power_w = x.power_w, sampled_at = %s
-  FROM jsonb_to_recordset(%s::jsonb) AS x(
-    device_id uuid, utilization float8, memory_used_mb int, temperature_c float8, power_w float8)
- WHERE d.id = x.device_id AND d.miner_id = %s
-"""
 # Locked in the order of every other writer of jobs, else a batch of results and a beat could deadlock.
 _RENEW = """
 WITH held AS (SELECT id FROM gpu_job WHERE id = ANY (%s::uuid[])
@@ -64,7 +57,7 @@ def beat(
     if miner.state == Miner.State.DEAD:
         announce("gpu.miner_returned", f"miner:{miner.pk}", {"miner": str(miner.pk)})
     if samples:
-        db.rows(_SAMPLE, (now, orjson.dumps(samples).decode(), miner.pk))
+        db.rows("SELECT gpu_note_samples(%s, %s, %s::jsonb)", (miner.pk, now, orjson.dumps(samples).decode()))
     renewed = {job for (job,) in db.rows(_RENEW, (running, miner.pk))}
     return {
         "state": state,

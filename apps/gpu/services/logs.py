@@ -13,11 +13,13 @@ from apps.gpu.joblog import ATTEMPT_BYTES, clean
 TICKET_SECONDS = 60  # between the redirect and its being followed
 _ROW_BYTES = 64  # what a row costs beside its lines: many tiny reports reach the limit too
 _CUT = f"[the log of this attempt passed {ATTEMPT_BYTES} bytes; the rest is not kept]"
+_FULL = "[the logs of this client's jobs passed their quota; the rest of this attempt's is not kept]"
 _SALT = "gpu.logs"
 _LAST = """
 SELECT j.attempts, coalesce(l.seq, 0), CASE WHEN l.attempt = j.attempts THEN l.upto ELSE 0 END,
-       CASE WHEN l.attempt = j.attempts THEN l.size ELSE 0 END
-  FROM gpu_job j LEFT JOIN LATERAL (
+       CASE WHEN l.attempt = j.attempts THEN l.size ELSE 0 END,
+       coalesce(u.bytes >= parameter_value('max_log_bytes'), false)
+  FROM gpu_job j LEFT JOIN gpu_log_usage u ON u.client_id = j.client_id LEFT JOIN LATERAL (
     SELECT * FROM gpu_job_log x WHERE x.job_id = j.id ORDER BY x.seq DESC LIMIT 1) l ON true
  WHERE j.id = %s
 """
@@ -36,14 +38,14 @@ def beside(report: Callable[[], str], *, job: UUID, lines: list[str], first: int
 
 
 def _append(job: UUID, lines: list[str], first: int | None) -> None:
-    attempt, seq, upto, size = db.rows(_LAST, (job,))[0]
+    attempt, seq, upto, size, full = db.rows(_LAST, (job,))[0]
     first = upto if first is None else first
     fresh = lines[max(0, upto - first) :]
     if not fresh or size > ATTEMPT_BYTES:
         return
     if first > upto:
         fresh = [f"[{first - upto} lines did not arrive]", *fresh]
-    kept, size = _within(fresh, size + _ROW_BYTES)
+    kept, size = ([_FULL], ATTEMPT_BYTES + 1) if full else _within(fresh, size + _ROW_BYTES)
     db.rows(
         """INSERT INTO gpu_job_log (job_id, seq, attempt, upto, size, lines)
            VALUES (%s, %s, %s, %s, %s, %s::text[])""",

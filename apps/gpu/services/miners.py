@@ -188,18 +188,7 @@ def sign_off(*, key: UUID) -> Miner:
 def leave(miner: Miner, state: str, code: str, message: str) -> int:
     """Take a miner out inside the caller's transaction; returns how many leases went back."""
     db.inside_transaction()
-    # Signing off and registering again must not end a suspension.
-    Miner.objects.filter(pk=miner.pk).exclude(state=Miner.State.SUSPENDED).update(state=state)
-    if state == Miner.State.OFFLINE:
-        miner.devices.update(active=False)
-        # Who comes back gets one of its own: the clock of the old one has run on meanwhile.
-        miner.challenges.filter(state__in=("issued", "committed")).update(state="failed", reason="the miner signed off")
-    returned: int = db.value(
-        """SELECT gpu_end_attempt(coalesce(array_agg(id), '{}'), %s::text, %s::text, 'provider', true)
-             FROM gpu_job WHERE miner_id = %s AND state IN ('leased', 'running')""",
-        (code, message, miner.pk),
-    )
-    announce("gpu.miner_left", f"miner:{miner.pk}", {"miner": str(miner.pk), "state": state})
+    returned: int = db.value("SELECT gpu_leave(%s, %s, %s, %s)", (miner.pk, str(state), code, message))
     return returned
 
 

@@ -1,20 +1,27 @@
 import contextlib
 import hashlib
+import itertools
 import json
 import threading
 import time
 
 import pytest
 
+from aitbc.accounts import parameters
+from aitbc.accounts.models import Role
 from aitbc.chain.signing import digest, new_private_key, recover
 from aitbc.core.errors import Conflict, Forbidden, NotFound, Unavailable
+from aitbc.core.testing import cast
 from apps.gpu import demo, statements
-from apps.gpu.agent import challenge, loop, work
+from apps.gpu.agent import challenge, loop, transport, work
 from apps.gpu.agent.detect import detect
 from apps.gpu.agent.identity import load_identity
 from apps.gpu.agent.loop import Agent, Config, kinds_to_offer
 from apps.gpu.agent.printed import Printed
 from apps.gpu.agent.sandbox import Sandbox
+from apps.gpu.models import Job, Miner
+from apps.gpu.tests.serving import free_port, serving
+from apps.gpu.tests.steps import submit
 
 MINER = "01890a5d-ac96-774b-bcce-b302099a8057"
 DEVICE = "01890a5d-ac96-774b-bcce-b302099a8058"
@@ -31,6 +38,7 @@ class Platform:
         self.artifacts, self.cancel, self.outages, self.lost = {}, [], [], set()
         self.sequence, self.head, self.address, self.challenge = 0, statements.GENESIS, None, None
         self.forgotten = self.lose_answer = False
+        self.patience = 30.0
         self.verdict = self.wait_url = None
         self.ordered = []
         self.woken = threading.Event()
@@ -455,6 +463,69 @@ def test_stopping_finishes_the_job_at_hand_then_signs_off(running, platform):
     assert [n for n in platform.names() if n in ("drain", "result", "sign_off")] == ["drain", "result", "sign_off"]
 
 
+def test_what_is_not_done_in_time_is_handed_back_with_words(running, platform):
+    agent = running(drain_seconds=0.1)
+    job = platform.submit("bench.matmul", LONG)
+    platform.until(lambda: agent._leases and platform.names().count("start"))
+
+    agent.stop()
+
+    platform.until(lambda: "sign_off" in platform.names())
+    (failed,) = [details for name, *details in platform.calls if name == "fail"]
+    assert failed[0] == job["id"]
+    assert (failed[1]["code"], failed[1]["retryable"]) == ("miner.stopped", True)
+    assert failed[1]["message"] == "the provider stopped this miner"
+    assert platform.names()[-1] == "sign_off"
+    assert not platform.held
+
+
+def test_a_second_stop_does_not_wait(running, platform):
+    agent = running(drain_seconds=3600)
+    platform.submit("bench.matmul", LONG)
+    platform.until(lambda: platform.names().count("start"))
+    agent.stop()
+    platform.until(lambda: "drain" in platform.names())
+    assert not platform.names().count("fail")
+
+    begun = time.monotonic()
+    agent.stop()
+    platform.until(lambda: "sign_off" in platform.names())
+
+    assert time.monotonic() - begun < 5
+    assert platform.names().count("fail") == 1
+
+
+def test_a_result_that_could_not_be_delivered_is_delivered_by_the_next_start(
+    make, running, platform, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(work, "DELIVERY_TRIES", 1)
+    outbox = tmp_path / "undelivered"
+    platform.outages = ["result"]
+    job = platform.submit("bench.matmul", MATMUL)
+    first = make(outbox=outbox)
+    first.run(once=True)
+    assert first.summary.jobs == {"lost": 1}
+    assert [path.stem for path in outbox.iterdir()] == [job["id"]]
+
+    agent = running(outbox=outbox)
+    platform.until(lambda: job["id"] in platform.done)  # which checks the lease and the signature
+
+    platform.until(lambda: agent.summary.jobs["completed"] == 1 and not agent._leases)
+    assert list(outbox.iterdir()) == []
+
+
+def test_a_kept_result_keeps_its_lease_alive_and_is_dropped_once_that_is_lost(running, platform, tmp_path):
+    job = platform.submit("bench.matmul", MATMUL)
+    (tmp_path / f"{job['id']}.json").write_text(json.dumps({"job": job, "body": {"lease_token": job["lease_token"]}}))
+    platform.queue.clear()  # the platform gave it to another miner meanwhile
+
+    agent = running(outbox=tmp_path)
+
+    platform.until(lambda: agent.summary.jobs["lost"] == 1)
+    assert not (tmp_path / f"{job['id']}.json").exists()
+    assert platform.names().count("result") == 1
+
+
 def test_a_refused_registration_ends_the_miner(make, platform, monkeypatch):
     def refuse(profile):
         raise Forbidden("auth.scope", "this key has no scope miner")
@@ -485,8 +556,10 @@ def test_heartbeats_are_chained_and_the_first_is_signed(running, platform):
     assert ["signature" in beat for beat in beats[:4]] == [True, False, False, False]
     assert beats[1]["telemetry"][0]["device_id"] == DEVICE
     assert set(beats[1]["telemetry"][0]) == {
-        "device_id", "utilization", "memory_used_mb", "temperature_c", "power_w",
+        "device_id", "utilization", "memory_used_mb", "temperature_c", "power_w", "latency_ms",
     }  # fmt: skip
+    assert beats[1]["telemetry"][0]["latency_ms"] >= 0
+    assert "latency_ms" not in beats[0]["telemetry"][0]  # there was no beat before it
 
 
 def test_a_heartbeat_whose_answer_got_lost_is_not_sent_twice(running, platform):
@@ -639,3 +712,49 @@ def test_statements_are_signed_by_the_key_in_the_state_folder(tmp_path):
     assert first.address == again.address
     assert first.address != load_identity(tmp_path / "other").address
     assert new_private_key().hex() not in repr(first)
+
+
+def test_a_miner_works_on_through_a_restart_of_the_platform(committed_db, sandbox, tmp_path, monkeypatch):
+    """A real server goes away while a job runs and comes back: the result arrives, once, and is paid."""
+    monkeypatch.setattr(transport, "pauses", lambda: itertools.repeat(0.05))
+    monkeypatch.setattr(loop, "pauses", lambda: itertools.repeat(0.05))
+    cast.ensure_receipt_key()
+    parameters.change(name="heartbeat_seconds", value=1, by=None)
+    alice, mike, port = cast.person("alice"), cast.person("mike", Role.MINER), free_port()
+    cast.fund(alice.id, cast.AIT)
+    reached, gone = threading.Event(), threading.Event()
+    deliver = transport.HttpTransport.result
+
+    def result(self, job, body):
+        reached.set()
+        assert gone.wait(10)
+        return deliver(self, job, body)
+
+    monkeypatch.setattr(transport.HttpTransport, "result", result)
+    agent = Agent(
+        transport=transport.HttpTransport(f"http://127.0.0.1:{port}", mike.token), sandbox=sandbox,
+        identity=load_identity(tmp_path / "signing.key"), devices=detect(cpus=(0,)).devices,
+        prefix=mike.principal.prefix,
+        config=Config(name="m", region="eu", price="0.001", kinds=("bench.matmul",), outbox=tmp_path / "kept"),
+    )  # fmt: skip
+    thread = threading.Thread(target=agent.run)
+    with serving(port):
+        thread.start()
+        job = submit(alice, input=MATMUL)["id"]
+        assert reached.wait(20)
+    gone.set()
+    time.sleep(0.5)  # tries that meet nobody
+    assert Job.objects.get(pk=job).state == "running"
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+    with serving(port):
+        deadline = time.monotonic() + 20
+        while Job.objects.get(pk=job).state != "completed":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        agent.stop()
+        thread.join(20)
+
+    assert agent.summary.jobs == {"completed": 1}
+    assert list((tmp_path / "kept").iterdir()) == []
+    assert Job.objects.get(pk=job).attempts == 1
+    assert Miner.objects.get().state == "offline"

@@ -8,7 +8,7 @@ from aitbc.accounts import parameters
 from aitbc.core.testing import cast
 from aitbc.core.testing.snapshot import snapshot
 from apps.gpu.models import Artifact, ArtifactGrant
-from apps.gpu.services import artifacts
+from apps.gpu.services import uploads
 from apps.gpu.tests.steps import lease_of, read, refused, start, submit
 
 pytestmark = pytest.mark.usefixtures("artifacts_dir")
@@ -40,7 +40,7 @@ def test_what_was_uploaded_comes_back(alice, artifacts_dir):
 def test_an_empty_artifact_is_one(alice):
     sha256 = hashlib.sha256(b"").hexdigest()
 
-    artifacts.store(user=alice.id, sha256=sha256, read=lambda size: b"", length=0)
+    uploads.store(owner=alice.id, sha256=sha256, read=lambda size: b"", length=0)
 
     assert body_of(alice.get(f"/v1/artifacts/{sha256}")) == b""
     refused(alice.get(f"/v1/artifacts/{sha256}", range="bytes=0-"), 416, "artifact.range")
@@ -71,8 +71,8 @@ def test_an_upload_that_breaks_off_leaves_nothing(alice, artifacts_dir):
     def short(size, left=[CONTENT[:5000]]):  # noqa: B006 - the default is the stream's own state
         return left.pop() if left else b""
 
-    with pytest.raises(artifacts.Invalid):
-        artifacts.store(user=alice.id, sha256=SHA256, read=short, length=len(CONTENT))
+    with pytest.raises(uploads.Invalid):
+        uploads.store(owner=alice.id, sha256=SHA256, read=short, length=len(CONTENT))
 
     def broken(size, left=[CONTENT[:5000]]):  # noqa: B006
         if left:
@@ -80,7 +80,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(alice, artifacts_dir):
         raise OSError("connection lost")
 
     with pytest.raises(OSError, match="connection lost"):
-        artifacts.store(user=alice.id, sha256=SHA256, read=broken, length=len(CONTENT))
+        uploads.store(owner=alice.id, sha256=SHA256, read=broken, length=len(CONTENT))
 
     assert stored_files(artifacts_dir) == []
     assert snapshot() == before
@@ -101,8 +101,8 @@ def test_a_body_of_unknown_length_is_refused(alice, artifacts_dir):
 def test_a_stream_that_is_longer_than_the_limit_is_cut_off(alice, artifacts_dir, settings):
     settings.MAX_ARTIFACT_BYTES = 1000
 
-    with pytest.raises(artifacts.Invalid) as caught:
-        artifacts.store(user=alice.id, sha256=SHA256, read=lambda size: b"x" * 600, length=10)
+    with pytest.raises(uploads.Invalid) as caught:
+        uploads.store(owner=alice.id, sha256=SHA256, read=lambda size: b"x" * 600, length=10)
 
     assert caught.value.code == "artifact.too_large"
     assert stored_files(artifacts_dir) == []
@@ -263,7 +263,7 @@ def test_a_client_cannot_reach_a_strangers_bytes_through_a_job(alice, mallory, m
 )
 def test_either_sides_scope_will_do(db, scopes, put, get):
     someone = cast.person("someone", scopes=scopes)
-    artifacts.store(user=someone.id, sha256=SHA256, read=_once(), length=len(CONTENT))
+    uploads.store(owner=someone.id, sha256=SHA256, read=_once(), length=len(CONTENT))
 
     assert someone.put(PATH, CONTENT).status_code == put
     answer = someone.get(PATH)

@@ -42,6 +42,11 @@ def nvml(monkeypatch):
     answer("nvmlDeviceGetUtilizationRates", SimpleNamespace(gpu=37))
     answer("nvmlDeviceGetPowerUsage", 312_500)
     answer("nvmlDeviceGetTemperature", 54)
+    answer("nvmlDeviceGetCurrentClocksThrottleReasons", 0x4 | 0x1)  # the cap of its power, and an idle engine
+    answer(
+        "nvmlDeviceGetClockInfo", lambda handle, clock: {pynvml.NVML_CLOCK_SM: 1980, pynvml.NVML_CLOCK_MEM: 2619}[clock]
+    )
+    answer("nvmlDeviceGetTotalEccErrors", 3)
     return unsupported
 
 
@@ -188,14 +193,15 @@ def test_nvidia_samples_are_the_drivers(nvml):
 
     assert Sampler(device).sample() == {
         "utilization": 37.0, "memory_used_mb": 5, "temperature_c": 54.0, "power_w": 312.5,
+        "clock_mhz": 1980, "memory_clock_mhz": 2619, "ecc_errors": 3, "throttle": ["power_cap"],
     }  # fmt: skip
 
 
 def test_a_sensor_the_card_does_not_have_is_null(nvml):
-    nvml |= {"nvmlDeviceGetPowerUsage", "nvmlDeviceGetUtilizationRates"}
+    nvml |= {"nvmlDeviceGetPowerUsage", "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetTotalEccErrors"}
     sample = Sampler(detect.detect().devices[0]).sample()
 
-    assert (sample["power_w"], sample["utilization"]) == (None, None)
+    assert (sample["power_w"], sample["utilization"], sample["ecc_errors"]) == (None, None, None)
     assert sample["temperature_c"] == 54.0
 
 

@@ -1,12 +1,18 @@
 """What jobs wrote: reported beside progress, kept once, in order, for their client alone."""
 
+from datetime import timedelta
+
 import pytest
 from django.core import signing
 from django.db import DatabaseError, connection, transaction
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
+from aitbc.accounts import parameters
+from aitbc.core import db
 from aitbc.core.errors import Unauthenticated
 from aitbc.core.testing.cast import MATMUL_OUTPUT
+from apps.gpu import tasks
 from apps.gpu.joblog import ATTEMPT_BYTES, LINE_CHARS, REPORT_LINES, clean
 from apps.gpu.models import Job, JobLog
 from apps.gpu.services import logs
@@ -118,6 +124,41 @@ def test_many_tiny_reports_reach_the_limit_too(alice, mike):
     lease = lease_of(alice, mike)
     progress(mike, lease, logs=["a"])
     assert JobLog.objects.get().size == 66
+
+
+def test_logs_count_against_their_clients_quota_and_what_is_cut_is_said(alice, mallory, mike, nora):
+    parameters.change(name="max_log_bytes", value=20, by=None)
+    lease, other = lease_of(alice, mike), lease_of(mallory, nora)
+    progress(mike, lease, logs=["a" * 10, "é" * 5], logs_from=0)  # 22 bytes with their ends
+    assert db.value("SELECT bytes FROM gpu_log_usage WHERE client_id = %s", (alice.id,)) == 22
+
+    for first in (2, 3):
+        assert progress(mike, lease, logs=["more"], logs_from=first, message="more").status_code == 200
+    progress(nora, other, logs=["theirs"])
+
+    assert text(alice, lease).splitlines()[2:] == [
+        "[the logs of this client's jobs passed their quota; the rest of this attempt's is not kept]"
+    ]
+    assert text(mallory, other) == "theirs\n"
+
+
+def test_logs_of_jobs_that_ended_long_ago_go_and_give_their_bytes_back(alice, mike, nora):
+    """A job's id says when it was made: this one is of June 2023."""
+    job = submit(alice, id="01890a5d-ac96-774b-bcce-b302099a8057")
+    (lease,) = mike.poll()
+    progress(mike, lease, logs=["a" * 10])
+    progress(nora, lease_of(alice, nora), logs=["b" * 20])
+    assert db.value("SELECT bytes FROM gpu_log_usage") == 32
+    assert tasks.keep() == 0  # it runs
+    assert mike.deliver(lease, MATMUL_OUTPUT).status_code == 200
+    assert tasks.keep() == 0  # it ended just now
+
+    Job.objects.filter(pk=job["id"]).update(finished_at=F("finished_at") - timedelta(days=31))
+    assert tasks.keep() == 1
+
+    assert text(alice, job) == ""
+    assert JobLog.objects.count() == 1
+    assert db.value("SELECT bytes FROM gpu_log_usage") == 21
 
 
 def test_too_many_lines_are_refused_and_nothing_changes(alice, mike):

@@ -6,10 +6,10 @@ from uuid import UUID
 from django.db import DatabaseError, transaction
 
 from aitbc.core import db
-from aitbc.core.errors import Conflict, DomainError, Forbidden, Invalid, NotFound
+from aitbc.core.errors import Conflict, DomainError, Forbidden, Invalid, NotFound, TooMany
 
 Action = Literal["release", "refund", "dispute"]
-_KINDS: Final[tuple[type[DomainError], ...]] = (Forbidden, NotFound, Conflict, Invalid)
+_KINDS: Final[tuple[type[DomainError], ...]] = (Forbidden, NotFound, Conflict, Invalid, TooMany)
 _REFUSALS: Final = {f"AI{kind.status}": kind for kind in _KINDS}
 
 

@@ -1,7 +1,7 @@
 import json
 import os
 import signal
-import socket
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,14 @@ from django.core.management.base import BaseCommand, CommandError
 from aitbc.core import money
 from aitbc.core.errors import DomainError
 from apps.gpu.agent import selftest
-from apps.gpu.agent.detect import Detection, detect, parse_cpus
+from apps.gpu.agent.config import SETTINGS, read_config
+from apps.gpu.agent.detect import Detection, detect
 from apps.gpu.agent.identity import load_identity, read_api_key
 from apps.gpu.agent.loop import Agent, Config
 from apps.gpu.agent.sandbox import MIB, Sandbox, Slot
 from apps.gpu.agent.transport import HttpTransport
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in (part.strip() for part in text.split(",")) if word)
 
 
 def _local_url() -> str:
@@ -37,30 +34,39 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--key-file", type=Path, help="file with the API key (scope miner)")
-        parser.add_argument("--url", help=f"the platform; default: the one running here, else {DEFAULT_URL}")
+        for name, setting in SETTINGS.items():
+            flag = f"--{name.replace('_', '-')}"
+            parser.add_argument(flag, type=setting.read, choices=setting.choices, help=setting.help)
+        parser.add_argument("--config", type=Path, help="TOML file with these settings; flags win over it")
         parser.add_argument("--once", action="store_true", help="end after one job, or 30 s without one")
-        parser.add_argument("--kinds", type=_words, help="offer only these job kinds: a,b")
-        parser.add_argument("--models", type=_words, default=(), help="names of models kept here: a,b")
-        parser.add_argument("--cpus", type=parse_cpus, default=(), help="offer these processors: 0 or 0-3,6")
-        parser.add_argument("--devices", type=_words, default=(), help="offer only these accelerators, by uuid")
-        parser.add_argument("--name", default=socket.gethostname())
-        parser.add_argument("--region", default="local")
-        parser.add_argument("--price", default="0.001", help="AIT per device second")
-        parser.add_argument("--slots", type=int, default=1, help="jobs at a time")
-        parser.add_argument("--memory-mb", type=int, default=2048, help="resident memory of one job")
-        parser.add_argument("--sandbox", choices=["process", "bubblewrap"], help="default: the strongest here")
-        parser.add_argument("--state-dir", type=Path, help="keeps the signing key; default var/miners/<prefix>")
-        parser.add_argument("--self-test", action="store_true", help="try every part, print a JSON report, end")
+        parser.add_argument("--self-test", action="store_true", help="try every part for real, report, end")
+        parser.add_argument("--print-systemd", action="store_true", help="print a unit that runs this miner, end")
         parser.add_argument("--json", action="store_true", help="print what was done as one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
+            options = self._settled(options)
+            if options["print_systemd"]:
+                return self._print_unit(options)
             self._self_test(options) if options["self_test"] else self._serve(options)
         except DomainError as error:
             raise CommandError(f"{error.message} ({error.code})") from error
         except (ValueError, OSError, RuntimeError) as error:
             raise CommandError(str(error)) from error
+
+    def _settled(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Each setting by its flag, else by the file, else by its default."""
+        given = {name: value for name, value in options.items() if value is not None}
+        filed = read_config(options["config"]) if options["config"] else {}
+        return {name: setting.default for name, setting in SETTINGS.items()} | {"config": None} | filed | given
+
+    def _print_unit(self, options: dict[str, Any]) -> None:
+        if options["config"] is None or options["key_file"] is None:
+            raise CommandError("give --config, and the key_file in it: the unit names both")
+        paths = {name: options[name].resolve() for name in ("config", "key_file")}
+        unit = (Path(selftest.__file__).parent / "miner.service").read_text()
+        stop = options["drain_seconds"] + 60
+        self.stdout.write(unit.format(root=settings.BASE_DIR, python=sys.executable, stop=stop, **paths))
 
     def _detect(self, options: dict[str, Any]) -> tuple[Detection, int]:
         """The devices to offer and the threads of one slot; keeps this process on its processors."""
@@ -71,12 +77,14 @@ class Command(BaseCommand):
 
     def _self_test(self, options: dict[str, Any]) -> None:
         detection, threads = self._detect(options)
+        api_key = read_api_key(options["key_file"])[0] if options["key_file"] else None
+        checks = selftest.surroundings(options["url"], api_key, options["state_dir"] or settings.VAR_DIR)
         sandbox = Sandbox(tier=options["sandbox"], threads=threads)
         try:
-            report = selftest.run(detection, sandbox, Slot(detection.devices[0].kind, threads))
+            report = selftest.run(detection, sandbox, Slot(detection.devices[0].kind, threads), checks)
         finally:
             sandbox.close()
-        self.stdout.write(json.dumps(report, indent=2))
+        self.stdout.write(json.dumps(report, indent=2) if options["json"] else "\n".join(selftest.lines(report)))
         if not report["ok"]:
             raise CommandError("the self-test failed; see the report")
 
@@ -97,7 +105,7 @@ class Command(BaseCommand):
                 identity=identity,
                 sandbox=sandbox,
                 devices=detection.devices,
-                config=self._config(options),
+                config=self._config(options, state / "undelivered"),
                 prefix=prefix,
             )
             self._run(agent, options)
@@ -106,7 +114,7 @@ class Command(BaseCommand):
                 sandbox.close()
             transport.close()
 
-    def _config(self, options: dict[str, Any]) -> Config:
+    def _config(self, options: dict[str, Any], outbox: Path) -> Config:
         return Config(
             name=options["name"],
             region=options["region"],
@@ -116,6 +124,8 @@ class Command(BaseCommand):
             models=options["models"],
             memory_bytes=options["memory_mb"] * MIB,
             allow_client_code=settings.DEVELOPMENT,
+            drain_seconds=options["drain_seconds"],
+            outbox=outbox,
         )
 
     def _run(self, agent: Agent, options: dict[str, Any]) -> None:

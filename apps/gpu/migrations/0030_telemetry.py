@@ -1,0 +1,12 @@
+from pathlib import Path
+
+from django.db import migrations
+
+from aitbc.core.sql import run_file
+
+
+class Migration(migrations.Migration):
+    """Samples of devices in monthly partitions; the first are made here, the next by `gpu.keep`."""
+
+    dependencies = [("gpu", "0009_occupancy"), ("trading", "0012_outflow")]
+    operations = [run_file(Path(__file__).resolve().parents[1] / "sql" / "telemetry.sql")]
