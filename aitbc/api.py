@@ -6,7 +6,7 @@ from aitbc.core.http import as_domain_error, problem_response, unexpected
 from aitbc.core.parser import OrjsonParser
 from aitbc.core.schema import MachineApi
 from aitbc.webhooks import api as webhooks
-from apps.gpu.api import artifacts, evidence, jobs, miners, receipts
+from apps.gpu.api import artifacts, evidence, jobs, miners, receipts, trust
 from apps.marketplace.api import offers
 from apps.trading.api import accounts, deposits, payments, payouts, settlements, streams, withdrawals
 
@@ -22,6 +22,7 @@ for prefix, router in (
     ("", jobs.router),
     ("", evidence.router),
     ("", receipts.router),
+    ("", trust.router),
     ("/artifacts", artifacts.router),
     ("/miners", miners.router),
     ("/marketplace", offers.router),

@@ -39,6 +39,11 @@ class Miner(models.Model):
     last_seen_at = models.DateTimeField()
     sequence = models.BigIntegerField(default=0, help_text="Of the last accepted heartbeat.")
     head = HashField(help_text="Hash of the last accepted heartbeat.")
+    reliability = models.FloatField(null=True, help_text="Score 0..1 by the signed log; null: not enough of it.")
+    reliability_low = models.FloatField(null=True)
+    reliability_high = models.FloatField(null=True)
+    reliability_samples = models.PositiveIntegerField(default=0, help_text="Hours observed and leases ended.")
+    reliability_at = models.DateTimeField(null=True, help_text="What came later is not in the score yet.")
 
     class Meta:
         ordering = ("-id",)
@@ -101,8 +106,12 @@ class Heartbeat(models.Model):
     head = HashField()
     received_at = models.DateTimeField()
     signature = models.CharField(max_length=132, blank=True)
+    body = HashField(null=True, help_text="Of telemetry and running jobs; with it the head can be computed again.")
+    signer = AddressField(null=True, help_text="Whose signature it is.")
+    farewell = models.BooleanField(default=False, help_text="Then the miner signed off: its silence is no failure.")
 
     class Meta:
+        indexes = [models.Index(fields=["miner", "received_at"], name="heartbeat_by_time")]
         constraints = [models.UniqueConstraint(fields=["miner", "sequence"], name="heartbeat_sequence_unique")]
 
     def __str__(self) -> str:

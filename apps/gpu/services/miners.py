@@ -180,8 +180,12 @@ def drain(*, key: UUID) -> Miner:
 
 @transaction.atomic
 def sign_off(*, key: UUID) -> Miner:
-    """Leave: leases go back to the queue, devices become free."""
-    leave(of_key(key), Miner.State.OFFLINE, "miner.signed_off", "the miner signed off")
+    """Leave: leases go back to the queue, devices become free. Silence after a farewell is no failure, but the
+    farewell is of who still speaks."""
+    miner = Miner.objects.select_for_update(no_key=True).filter(key_id=key).first() or of_key(key)
+    heard = Now() - timedelta(seconds=parameters.get("dead_seconds"))
+    miner.heartbeats.filter(sequence=miner.sequence, received_at__gt=heard).update(farewell=True)
+    leave(miner, Miner.State.OFFLINE, "miner.signed_off", "the miner signed off")
     return of_key(key)
 
 
