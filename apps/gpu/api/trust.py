@@ -50,9 +50,22 @@ class RankedOut(Schema):
     explanation: dict[str, dict[str, float]]
 
 
+class CardOut(Schema):
+    model: str
+    kind: str
+    architecture: str
+    compute: str
+    memory_gb: int
+    fp32_tflops: float
+    fp16_tflops: float
+    bf16_tflops: float | None
+    memory_gbps: float
+    power_w: int
+
+
 def _page(query: str, values: tuple[Any, ...], cursor: str | None, limit: int) -> HttpResponse:
     """Rows of (key, document) after a key; one more than the page holds says whether there is a next one."""
-    after = str((decode(cursor, 1) or ["0"])[0])
+    after = str((decode(cursor, 1) or [""])[0])
     with db.bounded(READ_MS):
         found = db.rows(query, (*values, after, limit + 1))
     more = orjson.dumps(encode(found[limit - 1][0]) if len(found) > limit else None).decode()
@@ -83,3 +96,13 @@ def get_heartbeats(
 ) -> HttpResponse:  # fmt: skip
     """`head` is the EIP-712 struct hash of `Heartbeat{miner, sequence, previous, body}`, signed each minute."""
     return _page("SELECT * FROM gpu_heartbeats(%s, %s, %s, %s, %s)", (miner_id, day, signed), cursor, limit)
+
+
+@router.get("/gpu/catalogue", response={200: list_of(CardOut)} | errors(), summary="What known cards are")
+def get_catalogue(
+    request: HttpRequest, architecture: str | None = None, min_memory_gb: float | None = None, q: str | None = None,
+    cursor: str | None = cursor_parameter(), limit: int = Query(200, ge=1, le=200),
+) -> HttpResponse:  # fmt: skip
+    """The figures that devices are held against. `q` is part of a name, or a card as its driver calls it."""
+    query = "SELECT * FROM gpu_catalogue(%s::text, %s::float8, %s::text, %s, %s::int)"
+    return _page(query, (architecture, min_memory_gb, q), cursor, limit)

@@ -79,6 +79,11 @@ class Device(models.Model):
     tflops = models.FloatField(null=True, blank=True, help_text="By the last passed challenge.")
     memory_gbps = models.FloatField(null=True, blank=True, help_text="By the last passed challenge.")
     verified_at = models.DateTimeField(null=True, blank=True)
+    refuted = models.CharField(max_length=200, blank=True, help_text="Why its last challenge failed, if it did.")
+    # By a trigger (sql/catalogue.sql), from the columns above and the catalogue
+    doubt = models.CharField(max_length=300, blank=True, help_text="Why it is not what it claims to be; empty: it may.")
+    verified_model = models.CharField(max_length=100, null=True, help_text="The known card that it behaves like.")
+    dl_score = models.FloatField(null=True, help_text="100 is an RTX 3090 (docs/hardware.md).")
     active = models.BooleanField(default=True)
     utilization = models.FloatField(null=True, blank=True)
     memory_used_mb = models.PositiveIntegerField(null=True, blank=True)

@@ -23,6 +23,7 @@ from apps.gpu.runtimes import runtimes
 
 NONCE_MINUTES = 10
 _DEVICE = ("uuid", "kind", "model", "memory_mb", "verified", "tflops", "memory_gbps")
+_JUDGED = ("verified_model", "dl_score", "doubt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +242,6 @@ def document(miner: Miner) -> dict[str, Any]:
         "last_seen_at": miner.last_seen_at,
         "sequence": miner.sequence,
         "head": miner.head,
-        "devices": list(miner.devices.filter(active=True).order_by("pk").values("id", *_DEVICE)),
+        "devices": list(miner.devices.filter(active=True).order_by("pk").values("id", *_DEVICE, *_JUDGED)),
         "heartbeat_seconds": parameters.get("heartbeat_seconds"),
     }

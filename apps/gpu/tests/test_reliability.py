@@ -35,7 +35,9 @@ def days_of(miner, **window):
 
 
 def totals(miner):
-    return tuple(round(sum(column), 0) for column in zip(*days_of(miner), strict=True)) or (0, 0, 0, 0)
+    """(up, down, completed, failed); times to ten seconds, since the test itself takes a moment."""
+    sums = [sum(column) for column in zip(*days_of(miner), strict=True)]
+    return (*(round(seconds, -1) for seconds in sums[:2]), *sums[2:])
 
 
 def published(days, half_life=14, as_of=None):
