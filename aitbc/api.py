@@ -6,7 +6,7 @@ from aitbc.core.http import as_domain_error, problem_response, unexpected
 from aitbc.core.parser import OrjsonParser
 from aitbc.core.schema import MachineApi
 from aitbc.webhooks import api as webhooks
-from apps.gpu.api import artifacts, devices, disputes, evidence, jobs, miners, receipts, uploads
+from apps.gpu.api import artifacts, devices, disputes, evidence, jobs, miners, receipts, trust, uploads
 from apps.marketplace.api import licences, offers, orders, reputation
 from apps.trading.api import accounts, deposits, payments, payouts, settlements, streams, withdrawals
 
@@ -22,6 +22,7 @@ for prefix, router in (
     ("", jobs.router),
     ("", evidence.router),
     ("", receipts.router),
+    ("", trust.router),
     ("/artifacts", artifacts.router),
     ("/uploads", uploads.router),
     ("/miners", miners.router),

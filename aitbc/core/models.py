@@ -96,3 +96,18 @@ class PlatformTick(models.Model):
 
     def __str__(self) -> str:
         return f"{self.process} at {self.at}"
+
+
+class PlatformOutage(models.Model):
+    """A gap between two ticks of a process, kept by a trigger (sql/outages.sql); it counts for nobody."""
+
+    id = models.BigAutoField(primary_key=True)
+    process = models.CharField(max_length=40)
+    began_at = models.DateTimeField()
+    ended_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        db_table = "core_platform_outage"
+
+    def __str__(self) -> str:
+        return f"{self.process} until {self.ended_at}"

@@ -7,7 +7,7 @@ from aitbc.core import db
 from aitbc.core.tasks import RETRY_UNAVAILABLE
 from apps.gpu import worker
 from apps.gpu.services import dispatch as dispatching
-from apps.gpu.services import reexecution, sweeps, uploads
+from apps.gpu.services import reexecution, reliability, sweeps, uploads
 
 
 @shared_task(name="gpu.sweep", **RETRY_UNAVAILABLE)
@@ -19,6 +19,11 @@ def sweep() -> dict[str, int]:
 def judge() -> dict[str, int]:
     """Compare what was run again, and bring disputes and checks of models on."""
     return reexecution.judge()
+
+
+@shared_task(name="gpu.rate", **RETRY_UNAVAILABLE)
+def rate() -> int:
+    return reliability.refresh()
 
 
 @shared_task(name="gpu.dispatch", ignore_result=True)

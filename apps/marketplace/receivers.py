@@ -12,6 +12,8 @@ from apps.marketplace.services.following import follow_miner
 @receiver("gpu.miner_draining")
 @receiver("gpu.miner_left")
 @receiver("gpu.device_measured")
+@receiver("gpu.device_doubted")
+@receiver("gpu.miner_rated")
 def look_again(event: Event) -> None:
     follow_miner(miner_id=UUID(event.payload["miner"]))
 

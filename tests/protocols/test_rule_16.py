@@ -6,6 +6,11 @@ from apps.gpu.tests.test_miners import (  # noqa: F401 - collected here too
     test_more_than_a_fifth_falling_silent_at_once_suspends_expiry,
     test_the_platforms_own_ticks_are_no_outage,
 )
+from apps.gpu.tests.test_reliability import (  # noqa: F401 - the score leaves outages out as well
+    test_an_attempt_that_ran_into_an_outage_is_left_out,
+    test_an_outage_is_kept_when_the_relay_ticks_again,
+    test_an_outage_of_the_platform_is_nobodys_absence,
+)
 
 
 def test_the_relay_writes_the_tick(db):

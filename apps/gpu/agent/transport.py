@@ -96,6 +96,7 @@ class HttpTransport:
 
     def start_order(self, order: str) -> None:
         self._post(f"/v1/miners/orders/{order}/start", {})
+
     def me(self) -> JSON:
         return self._patiently(lambda: self._once("GET", "/v1/miners/me"))
 

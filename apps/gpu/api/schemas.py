@@ -314,6 +314,9 @@ class MinerDevice(Schema):
     verified: bool
     tflops: float | None
     memory_gbps: float | None
+    verified_model: str | None
+    dl_score: float | None
+    doubt: str
 
 
 class MinerOut(Schema):

@@ -2,6 +2,7 @@ from apps.gpu.models.artifacts import Artifact, ArtifactGrant, Waiter
 from apps.gpu.models.jobs import Attempt, Job, JobClass, JobLog, JobResult, QueuedJob, Receipt
 from apps.gpu.models.miners import Challenge, Device, Heartbeat, Miner, Nonce
 from apps.gpu.models.occupancy import Occupancy
+from apps.gpu.models.reliability import HeartbeatRoot, ReliabilityDay
 
 __all__ = [
     "Artifact",
@@ -10,6 +11,7 @@ __all__ = [
     "Challenge",
     "Device",
     "Heartbeat",
+    "HeartbeatRoot",
     "Job",
     "JobClass",
     "JobLog",
@@ -19,5 +21,6 @@ __all__ = [
     "Occupancy",
     "QueuedJob",
     "Receipt",
+    "ReliabilityDay",
     "Waiter",
 ]

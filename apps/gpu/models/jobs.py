@@ -177,6 +177,7 @@ class Attempt(models.Model):
     fault = models.CharField(max_length=8, choices=[(x, x) for x in ("client", "provider", "platform")])
 
     class Meta:
+        indexes = [BrinIndex(fields=["ended_at"], name="attempt_ended", autosummarize=True)]
         constraints = [models.UniqueConstraint(fields=["job", "attempt"], name="attempt_once")]
 
     def __str__(self) -> str:

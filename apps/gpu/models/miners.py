@@ -41,6 +41,11 @@ class Miner(models.Model):
     last_seen_at = models.DateTimeField()
     sequence = models.BigIntegerField(default=0, help_text="Of the last accepted heartbeat.")
     head = HashField(help_text="Hash of the last accepted heartbeat.")
+    reliability = models.FloatField(null=True, help_text="Score 0..1 by the signed log; null: not enough of it.")
+    reliability_low = models.FloatField(null=True)
+    reliability_high = models.FloatField(null=True)
+    reliability_samples = models.PositiveIntegerField(default=0, help_text="Hours observed and leases ended.")
+    reliability_at = models.DateTimeField(null=True, help_text="What came later is not in the score yet.")
 
     class Meta:
         ordering = ("-id",)
@@ -76,6 +81,11 @@ class Device(models.Model):
     tflops = models.FloatField(null=True, blank=True, help_text="By the last passed challenge.")
     memory_gbps = models.FloatField(null=True, blank=True, help_text="By the last passed challenge.")
     verified_at = models.DateTimeField(null=True, blank=True)
+    refuted = models.CharField(max_length=200, blank=True, help_text="Why its last challenge failed, if it did.")
+    # By a trigger (sql/catalogue.sql), from the columns above and the catalogue
+    doubt = models.CharField(max_length=300, blank=True, help_text="Why it is not what it claims to be; empty: it may.")
+    verified_model = models.CharField(max_length=100, null=True, help_text="The known card that it behaves like.")
+    dl_score = models.FloatField(null=True, help_text="100 is an RTX 3090 (docs/hardware.md).")
     active = models.BooleanField(default=True)
     utilization = models.FloatField(null=True, blank=True)
     memory_used_mb = models.PositiveIntegerField(null=True, blank=True)
@@ -103,8 +113,12 @@ class Heartbeat(models.Model):
     head = HashField()
     received_at = models.DateTimeField()
     signature = models.CharField(max_length=132, blank=True)
+    body = HashField(null=True, help_text="Of telemetry and running jobs; with it the head can be computed again.")
+    signer = AddressField(null=True, help_text="Whose signature it is.")
+    farewell = models.BooleanField(default=False, help_text="Then the miner signed off: its silence is no failure.")
 
     class Meta:
+        indexes = [models.Index(fields=["miner", "received_at"], name="heartbeat_by_time")]
         constraints = [models.UniqueConstraint(fields=["miner", "sequence"], name="heartbeat_sequence_unique")]
 
     def __str__(self) -> str:

@@ -104,18 +104,20 @@ def _decide(key: UUID, challenge: UUID, reason: str | None) -> dict[str, Any]:
         found.tflops = _spec(found).operations / seconds / 1e12
         found.state = Challenge.State.PASSED
         Device.objects.filter(pk=found.device_id).update(
-            verified=True, tflops=found.tflops, verified_at=found.committed_at
+            verified=True, tflops=found.tflops, verified_at=found.committed_at, refuted=""
         )
         _announce(found)
     else:
         _end(found, reason)
     found.save()
-    return {
-        "passed": found.state == Challenge.State.PASSED,
-        "tflops": found.tflops,
-        "memory_gbps": found.memory_gbps,
-        "reason": found.reason or None,
-    }
+    return verdict(found)
+
+
+def verdict(found: Challenge) -> dict[str, Any]:
+    """True rows are not all: what was delivered must also be what the claimed model delivers."""
+    doubt = found.reason or Device.objects.values_list("doubt", flat=True).get(pk=found.device_id)
+    facts = {"passed": not doubt, "tflops": found.tflops, "memory_gbps": found.memory_gbps}
+    return facts | {"reason": doubt or None}
 
 
 def _locked(key: UUID, challenge: UUID, state: str) -> Challenge:
@@ -141,7 +143,9 @@ def _places(found: Challenge) -> list[protocol.Place]:
 
 def _end(found: Challenge, reason: str) -> None:
     found.state, found.reason = Challenge.State.FAILED, reason[:200]
-    Device.objects.filter(pk=found.device_id).update(verified=False, tflops=None, memory_gbps=None)
+    Device.objects.filter(pk=found.device_id).update(
+        verified=False, tflops=None, memory_gbps=None, refuted=found.reason
+    )
     _announce(found)
 
 

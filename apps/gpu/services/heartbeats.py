@@ -50,8 +50,9 @@ def beat(
         raise Invalid("heartbeat.signature", "the head was not signed by the miner's address")
     now = clock.database_now()
     Heartbeat.objects.create(
-        miner=miner, sequence=sequence, previous=previous, head=head, received_at=now, signature=signature or ""
-    )
+        miner=miner, sequence=sequence, previous=previous, head=head, received_at=now, signature=signature or "",
+        body=values["body"], signer=miner.address if signature else None,
+    )  # fmt: skip
     state = Miner.State.ONLINE if miner.state in ("suspect", "dead") else miner.state
     Miner.objects.filter(pk=miner.pk).update(sequence=sequence, head=head, last_seen_at=now, state=state)
     if miner.state == Miner.State.DEAD:

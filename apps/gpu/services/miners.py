@@ -23,6 +23,7 @@ from apps.gpu.runtimes import runtimes
 
 NONCE_MINUTES = 10
 _DEVICE = ("uuid", "kind", "model", "memory_mb", "verified", "tflops", "memory_gbps")
+_JUDGED = ("verified_model", "dl_score", "doubt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +181,12 @@ def drain(*, key: UUID) -> Miner:
 
 @transaction.atomic
 def sign_off(*, key: UUID) -> Miner:
-    """Leave: leases go back to the queue, devices become free."""
-    leave(of_key(key), Miner.State.OFFLINE, "miner.signed_off", "the miner signed off")
+    """Leave: leases go back to the queue, devices become free. Silence after a farewell is no failure, but the
+    farewell is of who still speaks."""
+    miner = Miner.objects.select_for_update(no_key=True).filter(key_id=key).first() or of_key(key)
+    heard = Now() - timedelta(seconds=parameters.get("dead_seconds"))
+    miner.heartbeats.filter(sequence=miner.sequence, received_at__gt=heard).update(farewell=True)
+    leave(miner, Miner.State.OFFLINE, "miner.signed_off", "the miner signed off")
     return of_key(key)
 
 
@@ -226,6 +231,6 @@ def document(miner: Miner) -> dict[str, Any]:
         "last_seen_at": miner.last_seen_at,
         "sequence": miner.sequence,
         "head": miner.head,
-        "devices": list(miner.devices.filter(active=True).order_by("pk").values("id", *_DEVICE)),
+        "devices": list(miner.devices.filter(active=True).order_by("pk").values("id", *_DEVICE, *_JUDGED)),
         "heartbeat_seconds": parameters.get("heartbeat_seconds"),
     }

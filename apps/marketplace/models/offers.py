@@ -36,6 +36,7 @@ class Offer(models.Model):
         DEVICE_GONE = "device_gone", "its miner no longer has one of the devices"
         DEVICE_TAKEN = "device_taken", "one of the devices is in another listed offer"
         HARDWARE_CHANGED = "hardware_changed", "the devices are no longer of the model that was listed"
+        HARDWARE_DOUBTED = "hardware_doubted", "its hardware did not prove to be what it claims"
         KINDS_GONE = "kinds_gone", "its miner no longer runs all of these kinds"
 
     # Paused for one of these, an offer comes back by itself when the reason is gone.

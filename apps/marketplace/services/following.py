@@ -23,7 +23,7 @@ def follow_miner(*, miner_id: UUID) -> int:
 def _follow(offer: Offer) -> bool:
     before = (offer.state, offer.reason)
     obstacle = states.obstacle(offer)
-    if obstacle is None:
+    if obstacle in (None, Offer.Reason.HARDWARE_DOUBTED):
         states.refresh(offer)
     if offer.state == Offer.State.LISTED or offer.reason in Offer.PASSING:
         states.settle(offer, obstacle)

@@ -60,6 +60,8 @@ def list_offer(*, seller: Principal, offer: NewOffer) -> Offer:
     )
     if absence := states.absent(miner):
         raise _obstructed(absence)
+    if states.doubt(devices):
+        raise _obstructed(Offer.Reason.HARDWARE_DOUBTED)
     if states.taken(devices):
         raise _obstructed(Offer.Reason.DEVICE_TAKEN)
     listed.save(force_insert=True)

@@ -50,6 +50,8 @@ def refresh(offer: Offer) -> None:
 def obstacle(offer: Offer) -> Offer.Reason | None:
     """Why this offer cannot be listed now, by its miner and devices as they are."""
     devices = list(offer.devices.all())
+    if doubt(devices):
+        return Offer.Reason.HARDWARE_DOUBTED
     if absence := absent(offer.miner):
         return absence
     if not all(device.active for device in devices):
@@ -70,6 +72,11 @@ def absent(miner: Miner) -> Offer.Reason | None:
     return Offer.Reason.MINER_DRAINING if draining else Offer.Reason.MINER_LEFT
 
 
+def doubt(devices: Sequence[Device]) -> str:
+    """Why one of them is not believed, in words; empty if all are."""
+    return next((device.doubt for device in devices if device.doubt), "")
+
+
 def taken(devices: Sequence[Device], besides: UUID | None = None) -> bool:
     """Is one of these devices in another listed offer? Under the miner's lock the answer lasts."""
     listed = OfferDevice.objects.filter(device__in=devices, state=Offer.State.LISTED)
@@ -77,9 +84,11 @@ def taken(devices: Sequence[Device], besides: UUID | None = None) -> bool:
 
 
 def settle(offer: Offer, obstacle: Offer.Reason | None, by: UUID | None = None) -> None:
-    """Listed when nothing stands in the way, else paused for that reason."""
+    """Listed when nothing stands in the way, else paused for that reason; doubted hardware suspends it."""
     if obstacle is None:
         move(offer, Offer.State.LISTED, by=by)
+    elif obstacle == Offer.Reason.HARDWARE_DOUBTED:
+        move(offer, Offer.State.SUSPENDED, obstacle, by=by, note=doubt(list(offer.devices.all())))
     else:
         move(offer, Offer.State.PAUSED, obstacle, by=by)
 

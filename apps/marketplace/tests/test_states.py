@@ -254,7 +254,10 @@ def take_challenge(seller, folder, *, honest):
     assert answer["passed"] is honest
 
 
-def test_a_passed_challenge_verifies_the_offer_and_a_failed_one_takes_it_back(mike, offer, tmp_path):
+def test_a_passed_challenge_verifies_the_offer_and_a_failed_one_suspends_it(mike, offer_of, tmp_path):
+    cast.register_again(mike, devices=[card("A card nobody knows")])
+    offer = Offer.objects.get(pk=offer_of(mike)["id"])
+    Device.objects.filter(active=False).delete()
     take_challenge(mike, tmp_path, honest=True)
     relay_once()
     offer.refresh_from_db()
@@ -262,8 +265,38 @@ def test_a_passed_challenge_verifies_the_offer_and_a_failed_one_takes_it_back(mi
 
     take_challenge(mike, tmp_path, honest=False)
     relay_once()
-    offer.refresh_from_db()
+    assert standing(offer) == ("suspended", "hardware_doubted")
     assert offer.verified is False
+
+    take_challenge(mike, tmp_path, honest=True)
+    relay_once()
+    assert standing(offer) == ("listed", "")
+
+
+def test_doubted_hardware_is_suspended_with_the_reason_in_words_and_comes_back_without(mike, offer, path, offer_of):
+    Device.objects.update(verified=True, tflops=8.0, memory_gbps=300.0)
+    relay_once()
+
+    assert standing(offer) == ("suspended", "hardware_doubted")
+    note = offer.transitions.latest("id").note
+    assert note == Device.objects.get().doubt
+    assert note.endswith("like the T4 and not like the H200 SXM that it claims to be")
+    assert read(mike.patch(path, {"state": "listed"}), 409)["code"] == "offer.suspended"
+    refused = mike.post(OFFERS, {"price": price("0.001")})
+    assert read(refused, 409)["code"] == "offer.hardware_doubted"
+
+    Device.objects.update(verified=True, tflops=60.0, memory_gbps=4000.0)
+    relay_once()
+    assert standing(offer) == ("listed", "")
+
+
+def test_the_platforms_own_suspension_outlives_a_doubt(mike, offer, operator):
+    suspend_offer(offer_id=offer.pk, by=operator.user.pk, note="for other reasons")
+    for tflops in (8.0, 60.0):
+        Device.objects.update(verified=True, tflops=tflops, memory_gbps=4000.0)
+        relay_once()
+
+    assert standing(offer) == ("suspended", "platform")
 
 
 def test_the_region_follows_the_miner(mike, offer):
