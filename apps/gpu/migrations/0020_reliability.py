@@ -10,7 +10,7 @@ from aitbc.core.sql import run_file
 
 
 class Migration(migrations.Migration):
-    dependencies = [("core", "0004_outages"), ("gpu", "0009_occupancy")]
+    dependencies = [("core", "0004_outages"), ("gpu", "0010_fair_queue")]
 
     operations = [
         migrations.CreateModel(

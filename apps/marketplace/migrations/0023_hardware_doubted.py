@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("marketplace", "0002_rules")]
+    dependencies = [("marketplace", "0022_order_rules")]
 
     operations = [
         migrations.AlterField(
