@@ -59,11 +59,6 @@ class Migration(migrations.Migration):
         migrations.AddField(model_name="jobclass", name="vtime_at", field=models.DateTimeField(null=True)),
         migrations.AddField(
             model_name="miner",
-            name="reliability",
-            field=models.FloatField(help_text="Score 0..1 by the signed log; null: not enough of it.", null=True),
-        ),
-        migrations.AddField(
-            model_name="miner",
             name="vtime",
             field=models.BigIntegerField(db_default=0, default=0, help_text="Highest rank that it claimed."),
         ),
