@@ -26,7 +26,7 @@ from aitbc.core import overview as core
 from apps.gpu.admin.miners import STATES
 from apps.gpu.models import Job, Miner
 from apps.gpu.selectors import overview as work
-from apps.marketplace.models import Offer
+from apps.marketplace.models import Offer, Order
 from apps.trading.admin import amounts
 from apps.trading.models import Payment, SettlementBatch, Transfer
 from apps.trading.selectors import overview as trading
@@ -36,13 +36,13 @@ TICK_IS_LATE = 15
 # Which pages stand first in their group; the others follow by name.
 _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("Work", ("gpu",), ("job", "miner", "device", "receipt", "challenge", "queuedjob", "artifact")),
-    ("Market", ("marketplace",), ("offer",)),
+    ("Market", ("marketplace",), ("offer", "order", "quote")),
     ("Money", ("trading",), ("payment", "account", "transfer", "entry", "settlementbatch", "deposit", "reservecheck")),
     ("Chain", ("chain",), ("networkstatus", "intent", "finalevent", "deployment")),
     ("People", ("accounts", "auth", "webhooks"), ("user", "apikey", "parameter", "group")),
     ("Platform", ("core", "django_celery_beat"), ("outboxevent", "deadtask", "platformtick", "periodictask")),
 )
-_IDS = (Job, Payment, Transfer, Miner, Offer, SettlementBatch)
+_IDS = (Job, Payment, Transfer, Miner, Offer, Order, SettlementBatch)
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:

@@ -20,9 +20,11 @@ from aitbc.core.testing.cast import AIT, MATMUL_OUTPUT, Person, Seller, job_body
 from apps.gpu.models import Artifact, ArtifactGrant, Heartbeat, Miner, Waiter
 from apps.gpu.services import challenges
 from apps.marketplace.services.offers import NewOffer, list_offer
+from apps.marketplace.services.orders import accept, cancel, quote
 from apps.marketplace.tasks import collect
 from apps.trading.models import Deposit, DepositAddress, PayoutBatch, PayoutLeaf, PayoutTarget, ReserveCheck, Withdrawal
 from apps.trading.services import settlement, streams
+from apps.trading.services.escrow import call
 
 
 @dataclass
@@ -47,6 +49,14 @@ def build() -> Scene:
     for seller in (mike, nora):
         challenges.issue_missing(Miner.objects.get(pk=seller.miner_id))
         list_offer(seller=seller.principal, offer=NewOffer(price="0.002"))
+    for seller in (mike, nora):
+        asked = quote(client=alice.id, ask={"seconds": 60, "type": "on_demand", "wants": {}, "failover": False})
+        cancel(user=None, order=orjson.loads(accept(client=alice.id, quote=orjson.loads(asked)["id"]))["id"])
+        cast.fund(seller.id, AIT)
+        for action in ("bond_deposit", "bond_withdraw"):
+            call(action, seller.id, 5)
+        db.rows("UPDATE marketplace_bond_withdrawal SET due_at = clock_timestamp()")
+        call("bond_next")
     for who in (alice, mike):  # the database notes the rest only when it commits
         audit.note("login.succeeded", f"user:{who.id}", {})
     _reputation(alice, completed)

@@ -13,10 +13,7 @@ HERE = Path(__file__).parent
 # Not reached yet: rule -> the issue that brings it.
 COMING = {
     18: "GPU and marketplace",  # disputes by re-execution
-    21: "GPU and marketplace",  # bonds behind orders
-    22: "GPU and marketplace",  # quotes
     23: "GPU and marketplace",  # sealed auctions
-    24: "GPU and marketplace",  # spot compensation
     31: "GPU and marketplace",  # privacy tiers and encrypted inputs
 }
 # Reached in part, with a test of that part: rule -> (what is missing, the issue that brings it).
@@ -24,7 +21,6 @@ PARTLY = {
     7: ("a setting that has jobs priced in CREDIT", "Money and chain"),
     8: ("key ids can be rotated, bridge validators", "Money and chain"),
     9: ("a one-time code; two persons and a delay for changing parameters and roles", "Money and chain"),
-    16: ("the tick is not read by an SLA yet", "GPU and marketplace"),
     20: ("memory fill, overlapping challenges of one owner's machines, mid-lease", "GPU and marketplace"),
     32: ("rootless containers and leased Ray clusters", "GPU and marketplace"),
     34: ("login throttles in PostgreSQL", "Platform and console"),

@@ -15,7 +15,7 @@ OrderState = Literal["accepted", "active", "notice", "completed", "canceled", "m
 OrderType = Literal["on_demand", "spot", "reserved", "auction"]
 
 
-class Constraints(Strict):
+class QuoteConstraints(Strict):
     model: Name | None = Field(None, description="Exact, in any case.")
     min_vram_gb: Gigabytes | None = None
     region: Region | None = None
@@ -26,7 +26,7 @@ class Constraints(Strict):
 
 class QuoteIn(Strict):
     offer_id: UUID | None = None
-    constraints: Constraints = Field(default_factory=Constraints)
+    constraints: QuoteConstraints = Field(default_factory=lambda: QuoteConstraints.model_validate({}))
     seconds: Seconds
     kind: Kind | None = Field(None, description="A job kind that it must run.")
     type: Literal["on_demand", "spot", "reserved"] = "on_demand"
@@ -55,9 +55,8 @@ class Breakdown(Schema):
     fee: Money
 
 
-class QuoteOut(Schema):
+class LetOut(Schema):
     id: UUID
-    state: Literal["open", "accepted", "expired", "forfeited"]
     type: OrderType
     offer_id: UUID
     miner_id: UUID
@@ -66,14 +65,18 @@ class QuoteOut(Schema):
     rate: Money = Field(description="Per second, for all devices, everything included.")
     total: Money
     bid: Money | None
+    starts_at: AwareDatetime
+    created_at: AwareDatetime
+
+
+class QuoteOut(LetOut):
+    state: Literal["open", "accepted", "expired", "forfeited"]
     breakdown: Breakdown
     deposit: Money = Field(description="Held until it is accepted.")
     firm: bool = Field(description="False: spot leases must go first, and who accepts first has the devices.")
     sla_availability: float | None
-    starts_at: AwareDatetime
     expires_at: AwareDatetime
     start_deadline_seconds: int
-    created_at: AwareDatetime
 
 
 class Sla(Schema):
@@ -82,27 +85,17 @@ class Sla(Schema):
     credit: Money | None = Field(description="Null until it is measured.")
 
 
-class OrderOut(Schema):
+class OrderOut(LetOut):
     """At its end paid + fee + refunded = total."""
 
-    id: UUID
-    type: OrderType
     state: OrderState
-    offer_id: UUID
-    miner_id: UUID
-    devices: list[UUID]
     client: UUID
     provider: UUID
-    rate: Money
-    seconds: int
-    total: Money
-    bid: Money | None
     paid: Money
     fee: Money
     refunded: Money
     stream: UUID | None
     failover: bool
-    starts_at: AwareDatetime
     start_deadline: AwareDatetime
     started_at: AwareDatetime | None
     ends_at: AwareDatetime
@@ -114,7 +107,6 @@ class OrderOut(Schema):
     compensation: Money | None
     moved_from: UUID | None
     moved_to: UUID | None
-    created_at: AwareDatetime
 
 
 class Sums(Schema):
@@ -144,14 +136,8 @@ class ExtendIn(Strict):
     seconds: Seconds
 
 
-class BondWithdrawalOut(Schema):
-    id: UUID
-    amount: Money
-    due_at: AwareDatetime
-
-
 class BondOut(Schema):
     amount: Money
     free: Money
     reserved: Money = Field(description="By orders under way.")
-    withdrawals: list[BondWithdrawalOut]
+    withdrawals: list[dict[str, Any]] = Field(description="`id`, `amount`, `due_at` of each that waits.")

@@ -77,7 +77,6 @@ class Order(Let):
         EVICTED = "evicted", "Evicted: outbid"
 
     LIVE = (State.ACCEPTED, State.ACTIVE, State.NOTICE)
-    kind = models.CharField(max_length=9, choices=Kind)
     state = models.CharField(max_length=9, choices=State)
     miner = models.ForeignKey("gpu.Miner", on_delete=models.PROTECT, related_name="orders")
     provider = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="orders_served")

@@ -36,11 +36,16 @@ CREATE TRIGGER order_over_once BEFORE UPDATE ON marketplace_order FOR EACH ROW W
     IS DISTINCT FROM (OLD.client_id, OLD.provider_id, OLD.miner_id, OLD.offer_id, OLD.rate, OLD.fee_bps))
   EXECUTE FUNCTION order_guard();
 
+-- When the SLA of an order that is over is measured: when the last signatures are in.
+CREATE OR REPLACE FUNCTION order_credit_at(o marketplace_order) RETURNS timestamptz LANGUAGE sql STABLE AS $$
+  SELECT CASE WHEN o.bond_hold IS NOT NULL AND o.credit IS NULL THEN o.ended_at + interval '1 second' * CASE
+    WHEN o.state IN ('completed', 'evicted') OR o.ended_by = 'client' THEN parameter_value('sla_settle_seconds') ELSE 0 END END
+$$;
+
 -- When the timer must look at an order; NULL: nothing is left to do.
 CREATE OR REPLACE FUNCTION order_due(o marketplace_order) RETURNS timestamptz LANGUAGE sql STABLE AS $$
   SELECT CASE o.state WHEN 'accepted' THEN o.start_deadline WHEN 'active' THEN o.ends_at WHEN 'notice' THEN o.ends_at ELSE least(
-    CASE WHEN o.bond_hold IS NOT NULL AND o.credit IS NULL THEN o.ended_at + interval '1 second' * CASE
-           WHEN o.state IN ('completed', 'evicted') OR o.ended_by = 'client' THEN parameter_value('sla_settle_seconds') ELSE 0 END END,
+    order_credit_at(o),
     CASE WHEN o.evicted_by IS NOT NULL AND o.compensation IS NULL THEN (
       SELECT coalesce(x.ended_at, x.started_at + parameter_value('spot_window_seconds') * interval '1 second', x.start_deadline)
         FROM marketplace_order x WHERE x.id = o.evicted_by) END,

@@ -129,12 +129,12 @@ BEGIN
     -- A notice may end with the lease itself: then it lost nothing.
     PERFORM order_finish(o, CASE WHEN stream_lasts(o) THEN 'evicted' ELSE 'completed' END, 'platform', '', o.ends_at);
     RETURN (SELECT state FROM marketplace_order WHERE id = o.id);
-  ELSIF o.ended_at IS NOT NULL AND o.bond_hold IS NOT NULL AND o.credit IS NULL THEN
+  ELSIF order_credit_at(o) <= moment THEN
     RETURN order_credit(o);
-  ELSIF o.ended_at IS NOT NULL AND o.evicted_by IS NOT NULL AND o.compensation IS NULL THEN
-    RETURN order_compensate(o);
   ELSIF o.move_at <= moment THEN
     RETURN order_move_on(o);
+  ELSIF o.ended_at IS NOT NULL AND o.evicted_by IS NOT NULL AND o.compensation IS NULL THEN
+    RETURN order_compensate(o);
   END IF;
   UPDATE marketplace_order SET due_at = greatest(order_due(o), moment + interval '1 second') WHERE id = o.id;
   RETURN 'waiting';
@@ -175,7 +175,6 @@ $$;
 CREATE OR REPLACE FUNCTION order_credit(o marketplace_order) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE owed numeric := coalesce(order_sla(o.id), 0);
 BEGIN
-  IF o.due_at > clock_timestamp() THEN RETURN 'waiting'; END IF;
   UPDATE marketplace_order SET credit = owed WHERE id = o.id;
   PERFORM order_ledger_all(o.id, jsonb_build_array(CASE WHEN owed > 0 THEN jsonb_build_object(
       'action', 'post', 'hold', o.bond_hold, 'credit', order_account(o.client_id, 'available'), 'amount', owed, 'kind', 'sla.credit')
@@ -210,7 +209,11 @@ BEGIN
     items := items || jsonb_build_object('action', 'transfer', 'debit', a.id, 'credit', order_account(o.client_id, 'available'),
                                          'amount', a.part, 'kind', 'spot.compensation');
   END LOOP;
-  IF items <> '[]' THEN PERFORM order_ledger_all(o.id, items); END IF;
+  IF (SELECT coalesce(sum((i->>'amount')::numeric), 0) FROM jsonb_array_elements(items) i) <> amount THEN
+    RAISE EXCEPTION 'the fees do not hold the compensation of %', o.id USING ERRCODE = 'integrity_constraint_violation';
+  ELSIF items <> '[]' THEN
+    PERFORM order_ledger_all(o.id, items);
+  END IF;
   RETURN 'compensated';
 END $$;
 
@@ -230,7 +233,8 @@ BEGIN
     PERFORM trading_refuse(409, 'order.not_movable', 'only what its provider, a higher bid or a missed start ended goes on elsewhere');
   END IF;
   q.kind := CASE o.kind WHEN 'spot' THEN 'spot' ELSE 'on_demand' END;
-  ask := jsonb_build_object('wants', o.wants, 'type', q.kind, 'bid', o.bid, 'seconds', q.seconds, 'max_rate', o.rate);
+  ask := jsonb_build_object('wants', o.wants, 'type', q.kind, 'bid', o.bid, 'seconds', q.seconds, 'max_rate', o.rate,
+    'avoid', CASE WHEN o.ended_by = 'provider' THEN o.miner_id END);
   q.id := uuidv7();
   f := order_pick(q.id, o.client_id, ask, moment, moment + lead + q.seconds * interval '1 second');
   IF f.id IS NULL THEN PERFORM trading_refuse(409, 'quote.no_match', 'no other offer of this hardware is free at this price'); END IF;
@@ -242,9 +246,13 @@ BEGIN
   RETURN order_shown(p_client, q.id);
 END $$;
 
--- The timer's move: tried again for ten minutes.
+-- The timer's move: tried again for ten minutes; what moved five times stays.
 CREATE OR REPLACE FUNCTION order_move_on(o marketplace_order) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
+  IF (WITH RECURSIVE chain AS (SELECT o.moved_from AS id, 1 AS n UNION ALL
+        SELECT x.moved_from, n + 1 FROM chain JOIN marketplace_order x USING (id) WHERE n < 9) SELECT max(n) FROM chain) > 5 THEN
+    PERFORM trading_refuse(409, 'order.not_movable', 'this order has moved often enough');
+  END IF;
   PERFORM order_move(NULL, o.id);
   RETURN 'moved';
 EXCEPTION WHEN SQLSTATE 'AI409' THEN

@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION order_rate(o marketplace_offer, p_kind text, p_bid nu
 $$;
 
 -- Which of a client's wishes a listed offer does not meet. p_ask: `wants` (model, min_vram_mb, region, kind, devices, verified,
--- max_price per device second), `type`, `bid`, `seconds`, `starts_at`, `max_rate`.
+-- max_price per device second), `type`, `bid`, `seconds`, `starts_at`, `max_rate`, `avoid` (a miner).
 CREATE OR REPLACE FUNCTION offer_unmet(o marketplace_offer, p_client uuid, p_ask jsonb) RETURNS text[] LANGUAGE sql STABLE AS $$
   SELECT array_remove(ARRAY[
     CASE WHEN lower(o.model) <> lower(w->>'model') THEN 'model' END,
@@ -24,7 +24,7 @@ CREATE OR REPLACE FUNCTION offer_unmet(o marketplace_offer, p_client uuid, p_ask
     CASE WHEN (p_ask->>'seconds')::int NOT BETWEEN coalesce(o.min_seconds, 1) AND coalesce(o.max_seconds, 2147483647) THEN 'seconds' END,
     CASE WHEN o.available_from > coalesce((p_ask->>'starts_at')::timestamptz, clock_timestamp()) THEN 'starts_at' END,
     CASE WHEN m.owner_id = p_client THEN 'own' END,
-    CASE WHEN m.state NOT IN ('online', 'suspect') THEN 'miner' END], NULL)
+    CASE WHEN m.state NOT IN ('online', 'suspect') OR m.id = (p_ask->>'avoid')::uuid THEN 'miner' END], NULL)
     FROM gpu_miner m CROSS JOIN LATERAL (SELECT order_rate(o, p_ask->>'type', (p_ask->>'bid')::numeric) AS rate) r
    CROSS JOIN LATERAL (SELECT p_ask->'wants' AS w) x WHERE m.id = o.miner_id
 $$;
@@ -118,10 +118,9 @@ BEGIN
   o := order_pick(q.id, p_client, p_ask, q.starts_at, q.starts_at + wait + lead + span);
   IF o.id IS NULL THEN
     q.firm := false;
-    q.starts_at := greatest(q.starts_at, moment + parameter_value('spot_notice_seconds') * interval '1 second');
-    SELECT * INTO o FROM order_candidates(p_client, p_ask, q.starts_at, q.starts_at + lead + span, false) c
-     WHERE order_victims(offer_devices(c.id), p_ask->>'type', (p_ask->>'bid')::numeric, q.starts_at, q.starts_at + lead + span) IS NOT NULL
-     LIMIT 1;
+    span := span + lead + parameter_value('spot_notice_seconds') * interval '1 second';
+    SELECT * INTO o FROM order_candidates(p_client, p_ask, q.starts_at, q.starts_at + span, false) c
+     WHERE order_victims(offer_devices(c.id), p_ask->>'type', (p_ask->>'bid')::numeric, q.starts_at, q.starts_at + span) IS NOT NULL LIMIT 1;
     IF o.id IS NULL THEN PERFORM trading_refuse(409, 'quote.no_match', 'no listed offer meets this and is free'); END IF;
   END IF;
   q.client_id := p_client; q.offer_id := o.id; q.devices := offer_devices(o.id); q.kind := p_ask->>'type'; q.state := 'open';
@@ -154,7 +153,8 @@ CREATE OR REPLACE FUNCTION quote_document(q marketplace_quote) RETURNS json LANG
     'id', q.id, 'state', q.state, 'type', q.kind, 'offer_id', q.offer_id, 'miner_id', o.miner_id, 'devices', q.devices,
     'seconds', q.seconds, 'rate', ait_money(q.rate), 'total', ait_money(q.total), 'bid', ait_money(q.bid), 'deposit', ait_money(q.deposit),
     'breakdown', json_build_object('compute', ait_money(q.total - f.fee), 'storage', ait_money(0), 'egress', ait_money(0), 'fee', ait_money(f.fee)),
-    'firm', q.firm, 'sla_availability', o.sla_bps / 10000.0, 'starts_at', q.starts_at, 'expires_at', q.expires_at,
+    'firm', q.firm, 'sla_availability', o.sla_bps / 10000.0, 'starts_at', CASE WHEN q.firm THEN q.starts_at ELSE
+       greatest(q.starts_at, q.created_at + parameter_value('spot_notice_seconds') * interval '1 second') END, 'expires_at', q.expires_at,
     'start_deadline_seconds', parameter_value('order_start_seconds'), 'created_at', q.created_at)
     FROM marketplace_offer o CROSS JOIN LATERAL (SELECT div(q.total * q.fee_bps + 9999, 10000) AS fee) f WHERE o.id = q.offer_id
 $$;
@@ -195,16 +195,18 @@ END $$;
 CREATE OR REPLACE FUNCTION order_evict(q marketplace_quote, p_from timestamptz, p_lead interval) RETURNS timestamptz LANGUAGE plpgsql AS $$
 DECLARE
   victims uuid[]; v marketplace_order; moment timestamptz := clock_timestamp(); begins timestamptz := p_from;
-  upto timestamptz := p_from + p_lead + q.seconds * interval '1 second';
+  notice timestamptz := greatest(p_from, moment + parameter_value('spot_notice_seconds') * interval '1 second');
 BEGIN
-  victims := order_victims(q.devices, q.kind, q.bid, p_from, upto);
+  victims := order_victims(q.devices, q.kind, q.bid, p_from, notice + p_lead + q.seconds * interval '1 second');
   FOR v IN SELECT * FROM marketplace_order WHERE id = ANY (victims) ORDER BY id FOR UPDATE LOOP
     CONTINUE WHEN v.state NOT IN ('accepted', 'active');   -- over, or promised to another meanwhile: the constraint decides
-    v.ends_at := CASE v.state WHEN 'active' THEN least(v.ends_at, moment + parameter_value('spot_notice_seconds') * interval '1 second') ELSE moment END;
-    UPDATE marketplace_order SET state = 'notice', ends_at = v.ends_at, evicted_by = q.id,
-           reason = CASE q.kind WHEN 'spot' THEN 'a higher bid takes the devices' ELSE 'an ' || replace(q.kind, '_', '-') || ' order takes the devices' END
-     WHERE id = v.id;
-    PERFORM gpu_vacate(v.id, v.ends_at);
+    IF v.state = 'accepted' OR v.ends_at > notice THEN     -- who ends by itself before then loses nothing
+      v.ends_at := CASE v.state WHEN 'active' THEN notice ELSE moment END;
+      UPDATE marketplace_order SET state = 'notice', ends_at = v.ends_at, evicted_by = q.id,
+             reason = CASE q.kind WHEN 'spot' THEN 'a higher bid takes the devices' ELSE 'an order that is not spot takes the devices' END
+       WHERE id = v.id;
+      PERFORM gpu_vacate(v.id, v.ends_at);
+    END IF;
     begins := greatest(begins, v.ends_at);
   END LOOP;
   IF victims IS NULL OR gpu_occupy(q.id, q.client_id, q.devices, begins, begins + p_lead + q.seconds * interval '1 second') <> 'ok' THEN

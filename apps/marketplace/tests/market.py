@@ -1,5 +1,6 @@
 """The steps of the market's stories: quotes, orders, bonds, heartbeats, and letting time pass."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -9,6 +10,7 @@ from django.conf import settings
 
 from aitbc.accounts import parameters
 from aitbc.core import db
+from aitbc.core.money import show
 from aitbc.core.money import units as parse
 from aitbc.core.testing.cast import Person, Seller
 from apps.gpu.models import Miner
@@ -20,17 +22,22 @@ from apps.trading.services.audit import audit
 
 MILLI = 10**15  # a thousandth of an AIT, in units
 SHIFT = """
-CREATE OR REPLACE FUNCTION test_age(p_order uuid, p_by interval) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+CREATE OR REPLACE FUNCTION test_age(p_ids uuid[], p_by interval) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET session_replication_role = replica SET search_path = public AS $$
+DECLARE span bigint;
 BEGIN
   UPDATE marketplace_order SET starts_at = starts_at - p_by, start_deadline = start_deadline - p_by,
     started_at = started_at - p_by, ends_at = ends_at - p_by, ended_at = ended_at - p_by, due_at = due_at - p_by,
-    move_at = move_at - p_by WHERE id = p_order;
+    move_at = move_at - p_by WHERE id = ANY (p_ids);
   UPDATE marketplace_quote SET starts_at = starts_at - p_by, expires_at = expires_at - p_by,
-    resolved_at = resolved_at - p_by WHERE id = p_order;
-  UPDATE gpu_occupancy SET during = tstzrange(lower(during) - p_by, upper(during) - p_by) WHERE holder = p_order;
+    resolved_at = resolved_at - p_by WHERE id = ANY (p_ids);
+  FOR span IN SELECT id FROM gpu_occupancy WHERE holder = ANY (p_ids) ORDER BY lower(during) LOOP
+    UPDATE gpu_occupancy SET during = tstzrange(lower(during) - p_by, upper(during) - p_by) WHERE id = span;
+  END LOOP;
   UPDATE trading_stream SET settled_at = settled_at - p_by, ends_at = ends_at - p_by, due_at = due_at - p_by,
-    created_at = created_at - p_by WHERE keeper = p_order;
+    created_at = created_at - p_by WHERE keeper = ANY (p_ids);
+  UPDATE gpu_heartbeat SET received_at = received_at - p_by;
+  UPDATE marketplace_outage SET began_at = began_at - p_by, ended_at = ended_at - p_by;
 END $$"""
 
 
@@ -46,8 +53,7 @@ def learn_to_age() -> None:
 def age(seconds: float, *ids: str | UUID) -> None:
     """These quotes and orders (all, when none are named) as they would be so much later."""
     found = ids or {*Order.objects.values_list("pk", flat=True), *Quote.objects.values_list("pk", flat=True)}
-    for one in found:
-        db.rows("SELECT test_age(%s, %s)", (one, timedelta(seconds=seconds)))
+    db.rows("SELECT test_age(%s::uuid[], %s)", ([UUID(str(one)) for one in found], timedelta(seconds=seconds)))
 
 
 def set_parameters(**values: int) -> None:
@@ -98,7 +104,7 @@ def bid(amount: str) -> dict[str, Any]:
 
 
 def bond(seller: Seller, amount: int) -> None:
-    read(seller.post("/v1/bonds/deposit", {"amount": f"{amount / 10**18:.18f}".rstrip("0").rstrip(".")}))
+    read(seller.post("/v1/bonds/deposit", {"amount": show(amount, 18)}))
 
 
 def terms(offer: dict[str, Any], **values: Any) -> None:
@@ -128,7 +134,7 @@ def dies(seller: Seller, ago: float = 0) -> None:
     db.rows("SELECT orders_of_gone(%s)", (seller.miner_id,))
 
 
-def beats(seller: Seller, placed: dict[str, Any], minutes: list[int]) -> None:
+def beats(seller: Seller, placed: dict[str, Any], minutes: Iterable[int]) -> None:
     """A signed beat in the middle of each of these minutes of an order."""
     for number, minute in enumerate(minutes, 1):
         db.rows(

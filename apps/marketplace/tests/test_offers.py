@@ -48,6 +48,7 @@ def test_a_listed_offer_shows_what_the_miner_registered_and_null_for_what_nobody
         "model": "NVIDIA H200",
         "device_count": 1,
         "memory_gb": 141,
+        "sla": None,
         "price": {"on_demand": {"amount": "0.0005", "asset": "AIT"}, "spot": None},
         "region": "eu",
         "kinds": ["bench.matmul"],
