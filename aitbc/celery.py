@@ -20,6 +20,7 @@ app.conf.task_routes = {
 app.conf.beat_schedule = {
     "gpu.sweep": {"task": "gpu.sweep", "schedule": 2.0},
     "gpu.dispatch": {"task": "gpu.dispatch", "schedule": 1.0},
+    "gpu.challenge": {"task": "gpu.challenge", "schedule": 60.0},
     "gpu.rate": {"task": "gpu.rate", "schedule": 300.0},
     "trading.mature": {"task": "trading.mature", "schedule": 5.0},
     "trading.expire_holds": {"task": "trading.expire_holds", "schedule": 5.0},

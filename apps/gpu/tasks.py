@@ -4,13 +4,18 @@ from celery import shared_task
 
 from aitbc.core.tasks import RETRY_UNAVAILABLE
 from apps.gpu import worker
+from apps.gpu.services import challenges, reliability, sweeps
 from apps.gpu.services import dispatch as dispatching
-from apps.gpu.services import reliability, sweeps
 
 
 @shared_task(name="gpu.sweep", **RETRY_UNAVAILABLE)
 def sweep() -> dict[str, int]:
     return sweeps.sweep()
+
+
+@shared_task(name="gpu.challenge", **RETRY_UNAVAILABLE)
+def challenge() -> int:
+    return challenges.draw()
 
 
 @shared_task(name="gpu.rate", **RETRY_UNAVAILABLE)

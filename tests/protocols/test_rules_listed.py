@@ -25,7 +25,6 @@ PARTLY = {
     8: ("key ids can be rotated, bridge validators", "Money and chain"),
     9: ("a one-time code; two persons and a delay for changing parameters and roles", "Money and chain"),
     16: ("the tick is not read by an SLA yet", "GPU and marketplace"),
-    20: ("memory fill, overlapping challenges of one owner's machines, mid-lease", "GPU and marketplace"),
     25: ("the start-time-fair rank, and the benchmark with a million jobs ahead", "GPU and marketplace"),
     32: ("rootless containers and leased Ray clusters", "GPU and marketplace"),
     33: ("quotas on partial uploads, log bytes and queued jobs", "GPU and marketplace"),

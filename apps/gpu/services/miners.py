@@ -18,7 +18,7 @@ from aitbc.core.errors import Conflict, Invalid, NotFound
 from aitbc.core.outbox import announce
 from aitbc.core.principal import Principal
 from apps.gpu import statements
-from apps.gpu.models import Device, Miner, Nonce
+from apps.gpu.models import Challenge, Device, Miner, Nonce
 from apps.gpu.runtimes import runtimes
 
 NONCE_MINUTES = 10
@@ -198,7 +198,9 @@ def leave(miner: Miner, state: str, code: str, message: str) -> int:
     if state == Miner.State.OFFLINE:
         miner.devices.update(active=False)
         # Who comes back gets one of its own: the clock of the old one has run on meanwhile.
-        miner.challenges.filter(state__in=("issued", "committed")).update(state="failed", reason="the miner signed off")
+        asked = miner.challenges.filter(state__in=Challenge.OPEN)
+        miner.devices.filter(pk__in=asked.values("device")).update(verified=False)  # nobody leaves to be believed
+        asked.update(state="failed", reason="the miner signed off")
     returned: int = db.value(
         """SELECT gpu_end_attempt(coalesce(array_agg(id), '{}'), %s::text, %s::text, 'provider', true)
              FROM gpu_job WHERE miner_id = %s AND state IN ('leased', 'running')""",
