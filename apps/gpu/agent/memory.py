@@ -91,13 +91,8 @@ def _host(values: Any) -> Any:
 
 def _products(memory: Any, key: bytes, group: int) -> Any:
     """Of every row with the vector of `key`, by blocks."""
-    x = _vector(key)[0]
-    if hasattr(memory, "tobytes"):
-        return (memory @ x).reshape(-1, group)
-    import torch
-
-    there = torch.from_numpy(x).to(memory.device)
-    return _host(torch.stack([(block * there).sum(1) for block in memory.split(group)]))
+    x = _vector(key)[0] if hasattr(memory, "tobytes") else memory.new_tensor(_vector(key)[0])
+    return [_host((block * x).sum(1)) for block in memory.reshape(-1, group, WORDS)]
 
 
 def prove(spec: Spec, context: Context) -> list[dict[str, Any]]:

@@ -29,7 +29,6 @@ from apps.gpu.api.schemas import (
     JobList,
     JobOut,
     MemoryIn,
-    MemoryOut,
     MinerOut,
     NonceOut,
     OpenIn,
@@ -133,10 +132,13 @@ def open_challenge(request: HttpRequest, challenge_id: UUID, body: OpenIn) -> di
 
 
 @router.post(
-    "/challenges/{uuid:challenge_id}/memory", response={200: MemoryOut} | errors(403, 404, 409), summary="Prove memory"
+    "/challenges/{uuid:challenge_id}/memory",
+    response={200: dict[str, Any]} | errors(403, 404, 409),
+    summary="Prove memory",
 )
 def prove_memory(request: HttpRequest, challenge_id: UUID, body: MemoryIn) -> dict[str, Any]:
-    """First the root of the filled memory, then those of its readings, each for a nonce; then the rows drawn."""
+    """First the root of the filled memory, then those of its readings, each for a `nonce`; then the rows drawn, for
+    the `verdict`."""
     return memory_proofs.answer(key=caller(request).key_id, challenge=challenge_id, roots=body.roots, rows=body.rows)
 
 

@@ -357,11 +357,6 @@ class MemoryIn(Strict):
     rows: Annotated[list[dict[str, Any]], Field(max_length=64)] = []
 
 
-class MemoryOut(Schema):
-    nonce: str | None
-    verdict: dict[str, Any] | None
-
-
 class CommitOut(Schema):
     nonce: str
     rows: list[Any]

@@ -1,7 +1,7 @@
 """What strangers need to judge a miner: score, log, ranking, and what its cards should be. Public, and bounded."""
 
 import datetime as dt
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
@@ -16,6 +16,7 @@ from aitbc.core.schema import cursor_parameter, errors
 
 router = Router(tags=["miners"], auth=None)
 READ_MS = 250
+Word = Annotated[str | None, Query(max_length=100, pattern=r"^[^\x00]*$")]
 
 
 class Page(Schema):
@@ -27,7 +28,7 @@ class Page(Schema):
 
 def _page(query: str, values: tuple[Any, ...], cursor: str | None, limit: int) -> HttpResponse:
     """Rows of (key, document) after a key; one more than the page holds says whether there is a next one."""
-    after = str((decode(cursor, 1) or [""])[0])
+    after = str((decode(cursor, 1) or [""])[0]).replace("\0", "")
     with db.bounded(READ_MS):
         found = db.rows(query, (*values, after, limit + 1))
     more = orjson.dumps(encode(found[limit - 1][0]) if len(found) > limit else None).decode()
@@ -36,7 +37,7 @@ def _page(query: str, values: tuple[Any, ...], cursor: str | None, limit: int) -
 
 @router.get("/miners/ranking", response={200: Page} | errors(), summary="Miners, the best first")
 def get_ranking(
-    request: HttpRequest, region: str | None = None, cursor: str | None = cursor_parameter(),
+    request: HttpRequest, region: Word = None, cursor: str | None = cursor_parameter(),
     limit: int = Query(50, ge=1, le=200),
 ) -> HttpResponse:  # fmt: skip
     """Each with its parts: .35 reliability, .30 performance, .20 capacity, .15 reputation (docs/reliability.md)."""
@@ -62,7 +63,7 @@ def get_heartbeats(
 
 @router.get("/gpu/catalogue", response={200: Page} | errors(), summary="What known cards are")
 def get_catalogue(
-    request: HttpRequest, architecture: str | None = None, min_memory_gb: float | None = None, q: str | None = None,
+    request: HttpRequest, architecture: Word = None, min_memory_gb: float | None = None, q: Word = None,
     cursor: str | None = cursor_parameter(), limit: int = Query(200, ge=1, le=200),
 ) -> HttpResponse:  # fmt: skip
     """The figures that devices are held against. `q` is part of a name, or a card as its driver calls it."""

@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import orjson
 from django.db import transaction
-from django.db.models import F, QuerySet
-from django.db.models.functions import Least, Now
+from django.db.models import QuerySet
 
 from aitbc.accounts import parameters
 from aitbc.core import clock, db
@@ -25,7 +25,6 @@ SLACK = 3
 GRACE_SECONDS = 10
 UNDECLARED_TFLOPS, UNDECLARED_GBPS = 0.01, 1.0
 FILLING = 6  # how many times as long as a product the filling and hashing of a memory may take
-HEARD_SECONDS = 15
 
 
 @transaction.atomic
@@ -64,28 +63,15 @@ def _issue(miner: Miner, device: Device, proof: str = "compute") -> Challenge:
 
 
 def open_for(miner: Miner) -> list[dict[str, Any]]:
-    """All that the miner has to answer, at once. Its clock starts when it hears of them, and at most
-    `HEARD_SECONDS` after they were drawn: else who holds his beats back would answer one after the other."""
-    issued = Challenge.objects.filter(miner=miner, state=Challenge.State.ISSUED)
-    waited = Least(Now() - F("issued_at"), timedelta(seconds=HEARD_SECONDS))
-    issued.filter(shown=False).update(shown=True, issued_at=F("issued_at") + waited, deadline=F("deadline") + waited)
-    return [
-        {
-            "id": found.pk,
-            "device_id": found.device_id,
-            "device": found.device.uuid,
-            "proof": found.proof,
-            "spec": spec_of(found).as_json(),
-            "deadline": found.deadline,
-        }
-        for found in issued.select_related("device").order_by("pk")
-    ]
+    """All that the miner has to answer, at once; its clock starts now, when it hears of them (sql/challenges.sql)."""
+    found: list[dict[str, Any]] = orjson.loads(db.value("SELECT gpu_open_challenges(%s)", (miner.pk,)))
+    return found
 
 
 def draw() -> int:
     """End what is overdue; then ask by chance: all devices of an owner, of a signing key, or of a region at the
     same time, also while they work, and those that are not verified anew each hour -> how many devices."""
-    end_overdue()
+    db.rows("SELECT gpu_end_overdue_challenges()")
     asked = 0
     for hours, devices in db.rows("SELECT * FROM gpu_challenge_groups()"):
         if secrets.randbelow(60 * hours or 1) == 0:  # we are called each minute
@@ -106,17 +92,6 @@ def ask_together(devices: list[UUID], *, proof: str) -> int:
 
 def _works(device: Device) -> bool:
     return bool(db.value("SELECT gpu_device_works(%s)", (device.pk,)))
-
-
-@transaction.atomic
-def end_overdue() -> None:
-    overdue = Challenge.objects.filter(state__in=Challenge.OPEN, deadline__lte=Now()).order_by("device_id")
-    for found in overdue.select_for_update(of=("self",), skip_locked=True):
-        if db.value("SELECT core_outage_seconds(%s, %s)", (found.issued_at, found.deadline)):
-            found.delete()  # the platform itself was away
-        else:
-            end(found, "not answered by the deadline")
-            found.save()
 
 
 @transaction.atomic

@@ -256,6 +256,10 @@ def believed(*sellers):
     Device.objects.filter(miner__in=[seller.miner_id for seller in sellers]).update(verified=True, tflops=2e-7)
 
 
+def end_overdue():
+    database.rows("SELECT gpu_end_overdue_challenges()")
+
+
 def groups():
     return {frozenset(devices) for _, devices in database.rows("SELECT * FROM gpu_challenge_groups()")}
 
@@ -319,18 +323,18 @@ def test_a_device_that_works_meanwhile_keeps_the_speed_it_had(mike, alice, tmp_p
 
 
 def test_what_nobody_answers_is_a_failure_unless_the_platform_was_away(mike, issued):
-    challenges.end_overdue()
+    end_overdue()
     assert Challenge.objects.get().state == "issued"
     Challenge.objects.update(issued_at=F("issued_at") - timedelta(hours=1), deadline=F("deadline") - timedelta(hours=1))
     row = Challenge.objects.get()
     outage = PlatformOutage.objects.create(process="relay", began_at=row.issued_at, ended_at=row.deadline)
 
-    challenges.end_overdue()
+    end_overdue()
     assert not Challenge.objects.exists()
     assert Device.objects.get().doubt == ""
 
     outage.delete()
     row.save(force_insert=True)
-    challenges.end_overdue()
+    end_overdue()
     assert Challenge.objects.get().state == "failed"
     assert Device.objects.get().doubt == "it failed a challenge: not answered by the deadline"
