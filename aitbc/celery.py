@@ -26,6 +26,7 @@ app.conf.beat_schedule = {
     "gpu.record_load": {"task": "gpu.record_load", "schedule": 60.0},
     "gpu.roll_up": {"task": "gpu.roll_up", "schedule": 60.0},
     "gpu.keep": {"task": "gpu.keep", "schedule": 3600.0},
+    "gpu.challenge": {"task": "gpu.challenge", "schedule": 60.0},
     "gpu.rate": {"task": "gpu.rate", "schedule": 300.0},
     "trading.mature": {"task": "trading.mature", "schedule": 5.0},
     "trading.expire_holds": {"task": "trading.expire_holds", "schedule": 5.0},

@@ -27,6 +27,8 @@ DEFINITIONS = (
     Definition("maturing_seconds", 600, 0, 2_592_000, "seconds", "From completion until an earning is available."),
     Definition("challenge_seconds", 20, 1, 120, "seconds", "Work that a hardware challenge asks for."),
     Definition("reliability_half_life_days", 14, 1, 365, "days", "By then a day counts half in a miner's score."),
+    Definition("challenge_owner_hours", 6, 1, 1000, "hours", "Mean time between challenges of an owner's devices."),
+    Definition("challenge_region_hours", 48, 1, 1000, "hours", "Mean time between challenges of a whole region."),
     Definition("heartbeat_seconds", 10, 1, 60, "seconds", "How often a miner reports."),
     Definition("suspect_seconds", 30, 2, 600, "seconds", "Silence after which a miner is suspect."),
     Definition("dead_seconds", 60, 4, 1200, "seconds", "Silence after which a miner is dead."),

@@ -6,8 +6,8 @@ from celery import shared_task
 from aitbc.core import db
 from aitbc.core.tasks import RETRY_UNAVAILABLE
 from apps.gpu import worker
+from apps.gpu.services import challenges, reexecution, reliability, sweeps, uploads
 from apps.gpu.services import dispatch as dispatching
-from apps.gpu.services import reexecution, reliability, sweeps, uploads
 
 
 @shared_task(name="gpu.sweep", **RETRY_UNAVAILABLE)
@@ -19,6 +19,11 @@ def sweep() -> dict[str, int]:
 def judge() -> dict[str, int]:
     """Compare what was run again, and bring disputes and checks of models on."""
     return reexecution.judge()
+
+
+@shared_task(name="gpu.challenge", **RETRY_UNAVAILABLE)
+def challenge() -> int:
+    return challenges.draw()
 
 
 @shared_task(name="gpu.rate", **RETRY_UNAVAILABLE)

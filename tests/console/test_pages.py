@@ -15,9 +15,9 @@ from aitbc.core import db
 pytestmark = pytest.mark.django_db(databases=["default", "chain"])
 OURS = ("core", "accounts", "chain", "webhooks", "trading", "gpu", "marketplace")
 SEEDED = ("trading.Asset",)  # the application's role may not add one, and there is one so far
-# Work lists of the database's own functions: a hold's end is on its transfer, a checkpoint's balances in no list,
-# a device's spans on the orders that hold it.
-PAGELESS = ("trading.HoldTimer", "trading.Checkpoint", "gpu.Occupancy")
+# Work lists of the database's own functions: a hold's end is on its transfer, a checkpoint's balances in no list, a
+# day's root in the audit log, outages and occupied devices under what they concern.
+PAGELESS = ("core.PlatformOutage", "trading.HoldTimer", "trading.Checkpoint", "gpu.Occupancy", "gpu.HeartbeatRoot")
 SEALED = "trading.JournalBlock"  # made of what is committed only: see test_journal_page.py
 QUERIES_OF_A_LIST = 9
 QUERIES_OF_A_PAGE = 20

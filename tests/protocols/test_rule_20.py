@@ -1,4 +1,4 @@
-"""Rule 20, as far as it is reached: time is the platform's clock, and all devices are asked at once."""
+"""Rule 20: time is the platform's clock, memory is filled in order and kept, all devices are asked at once."""
 
 from datetime import timedelta
 
@@ -10,12 +10,20 @@ from apps.gpu.models import Challenge, Device
 from apps.gpu.services import challenges
 from apps.gpu.tests.steps import read
 from apps.gpu.tests.test_challenges import (  # noqa: F401 - fixtures, and a test collected here too
+    always,
     cast_miner,
     issued,
     mike,
     prove,
     small,
     test_a_commitment_after_the_deadline_fails,
+    test_a_draw_asks_all_devices_of_an_owner_at_once_also_while_they_work,
+    test_devices_are_grouped_by_owner_signing_key_and_region,
+)
+from apps.gpu.tests.test_memory_proof import (  # noqa: F401 - collected here too
+    test_a_plan_fills_most_of_the_memory_and_reads_it_for_the_seconds,
+    test_making_the_memory_again_takes_many_times_as_long_as_reading_it,
+    test_rows_of_ones_own_making_do_not_follow_from_each_other,
 )
 
 

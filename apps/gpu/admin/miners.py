@@ -25,6 +25,7 @@ METRICS = (
     ("temperature_c", "Temperature, °C"),
     ("power_w", "Power, W"),
 )
+CHALLENGES = {"passed": "success", "failed": "danger", "issued": "info", "committed": "warning", "walked": "warning"}
 OPERATIONS = (
     Operation(
         name="drain",
@@ -75,6 +76,12 @@ def _telemetry(device: Device) -> str:
     return ", ".join(show.number(value, unit, 0) for value, unit in parts if value is not None)
 
 
+def _reliability(miner: Miner) -> str:
+    parts = (miner.reliability, miner.reliability_low, miner.reliability_high)
+    shown = "{} ({} to {})".format(*(show.number(part, "", 3) for part in parts))
+    return show.NOTHING if miner.reliability is None else f"{shown} of {miner.reliability_samples}"
+
+
 class DeviceColumns:
     """What the list of devices and the page of a miner show alike."""
 
@@ -96,7 +103,7 @@ class MinerAdmin(ReadOnlyAdmin):
     icon = "memory"
     list_display = (
         "name", "status", "owner_shown", "region", "kinds_shown", "slots", "price_amount", "sandbox",
-        "last_seen_at",
+        "reliability_shown", "last_seen_at",
     )  # fmt: skip
     list_select_related = ("owner",)
     list_filter = ("state", "first_party")
@@ -105,12 +112,13 @@ class MinerAdmin(ReadOnlyAdmin):
     operations = OPERATIONS
     inlines = (DevicesOfMiner,)
     sections = {
-        None: (("name", "status"), ("owner_shown", "key_shown"), ("region", "origin"), "id"),
+        None: (("name", "status"), ("owner_shown", "key_shown"), ("region", "origin"), ("id", "reliability_shown")),
         "Work": (("kinds_shown", "models_shown"), ("slots", "price_amount"), "sandbox", "holds"),
         "Life": (("created_at", "last_seen_at"), "sequence", "address_shown", "head_shown"),
     }
 
     status = state(STATES)
+    reliability_shown = column("Reliability, 95 %", _reliability, ordering="reliability")
     owner_shown = column("Owner", "owner", show.to, ordering="owner")
     key_shown = column("API key", "key", show.to)
     kinds_shown = column("Kinds", "kinds", ", ".join)
@@ -139,7 +147,7 @@ class MinerAdmin(ReadOnlyAdmin):
 @admin.register(Device)
 class DeviceAdmin(DeviceColumns, ReadOnlyAdmin):
     icon = "developer_board"
-    list_display = ("model", "miner_shown", "kind", "memory", "measured", "telemetry", "sampled_at", "active")
+    list_display = ("model", "miner_shown", "kind", "memory", "measured", "dl", "telemetry", "sampled_at", "active")
     list_select_related = ("miner",)
     list_filter = ("kind", "verified", "active")
     search_fields = ("id", "uuid", "miner__id", "miner__owner__email")
@@ -147,7 +155,13 @@ class DeviceAdmin(DeviceColumns, ReadOnlyAdmin):
     sections = {
         None: (("model", "kind"), ("miner_shown", "active"), ("uuid", "id")),
         "As detected": (("memory", "cuda", "driver"), ("claimed_tflops", "claimed_memory_gbps")),
-        "As the platform measured": (("measured", "verified_at"), ("tflops", "memory_gbps")),
+        "As the platform measured": (
+            ("measured", "verified_at"),
+            ("tflops", "memory_gbps"),
+            ("verified_model", "dl"),
+            "doubt",
+            "challenged",
+        ),
         "Telemetry": (("telemetry", "sampled_at"), "history"),
     }
 
@@ -155,6 +169,16 @@ class DeviceAdmin(DeviceColumns, ReadOnlyAdmin):
         js = ("console/telemetry.js",)
 
     miner_shown = column("Miner", "miner", show.to, ordering="miner")
+    dl = column("dl_score", lambda device: show.number(device.dl_score, "", 1), ordering="dl_score")
+
+    @display(description="Last challenges")
+    @once
+    def challenged(self, device: Device) -> str:
+        lines = [
+            (show.link("gpu_challenge", c.pk), c.proof, c.state, show.moment(c.issued_at), c.reason)
+            for c in device.challenges.order_by("-id")[:5]
+        ]
+        return show.table(("Challenge", "Proof", "State", "Issued", "Why"), lines, empty="None yet.")
 
     @display(description="The last 24 hours")
     @once

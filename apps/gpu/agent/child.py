@@ -18,6 +18,7 @@ from typing import Any, Final
 import psutil
 
 from apps.gpu import runtimes
+from apps.gpu.agent import memory
 from apps.gpu.agent.benchmark import measure
 from apps.gpu.agent.challenge import Spec, commit, open_rows
 from apps.gpu.runtimes.contract import Code, Context, RuntimeFailure
@@ -66,6 +67,7 @@ TASKS: Final[dict[str, Callable[[Any, Context], Answer]]] = {
     "job": _job,
     "probe": _probe,
     "benchmark": lambda asked, context: (measure(context.device, seconds=asked["seconds"]), {}),
+    "challenge.memory": lambda s, context: (memory.prove(Spec(**s | {"seed": bytes.fromhex(s["seed"])}), context), {}),
     "challenge.commit": lambda spec, context: (commit(Spec.from_json(spec), context), {}),
     "challenge.open": lambda asked, context: (open_rows(Spec.from_json(asked["spec"]), asked["places"], context), {}),
 }

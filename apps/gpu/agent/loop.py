@@ -3,10 +3,12 @@
 The same for the daemon on a provider's machine and for the platform's own worker.
 """
 
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,8 +97,8 @@ class Agent:
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._hurried = False
-        self._challenged: str | None = None
-        self._prover: threading.Thread | None = None
+        self._challenged: set[str] = set()
+        self._provers: list[threading.Thread] = []
         self._crash: BaseException | None = None
         self.summary = Summary()
         self._heart = Heart(
@@ -166,8 +168,7 @@ class Agent:
             while self._leases and not self._hurried and time.monotonic() < deadline:
                 self._changed.wait(0.2)  # a signal handler sets `_hurried`, and may take no lock
             self._hand_back()
-        if self._prover is not None:
-            self._prover.join()
+        self._await_proofs()
         self.detach()
         logger.info("signed off", **self.summary.jobs)
 
@@ -228,7 +229,7 @@ class Agent:
         self._chain_id, self._wait_url = int(answer["chain_id"]), answer.get("wait_url")
         self._heart.registered(answer)
         logger.info("registered", miner=answer["id"], state=answer["state"], kinds=self.kinds)
-        self._take_challenge(answer.get("challenge"))
+        self._take_challenges(answer)
 
     def _register_again(self) -> None:
         """When the platform has forgotten this miner; the next heartbeat or poll tries again."""
@@ -265,7 +266,7 @@ class Agent:
             if lease := self._leases.get(str(job)):
                 logger.info("asked to stop a job", job=str(job))
                 lease.canceled.set()
-        self._take_challenge(answer.get("challenge"))
+        self._take_challenges(answer)
         for lease in list(self._leases.values()):
             self._worker.tell(lease)
         if not self._stopping.is_set():
@@ -283,13 +284,18 @@ class Agent:
         except DomainError as error:  # the next heartbeat tries again, until the order's start deadline
             logger.warning("an order was not started", code=error.code, reason=error.message)
 
-    def _take_challenge(self, asked: JSON | None) -> None:
-        """In a thread of its own: heartbeats and jobs go on while the device proves itself."""
-        if asked is None or asked["id"] == self._challenged:
-            return
-        self._challenged = asked["id"]
-        self._prover = threading.Thread(target=self._answer, args=(asked,), name="challenge", daemon=True)
-        self._prover.start()
+    def _take_challenges(self, answer: JSON) -> None:
+        """All at once, each in a thread of its own: heartbeats and jobs go on while the devices prove themselves."""
+        for asked in answer.get("challenges") or filter(None, [answer.get("challenge")]):
+            if asked["id"] not in self._challenged:
+                self._challenged.add(asked["id"])
+                prover = threading.Thread(target=self._answer, args=(asked,), name="challenge", daemon=True)
+                prover.start()
+                self._provers = [*filter(threading.Thread.is_alive, self._provers), prover]
+
+    def _await_proofs(self) -> None:
+        for prover in self._provers:
+            prover.join()
 
     def _answer(self, asked: JSON) -> None:
         log = logger.bind(challenge=asked["id"], device=asked["device"])
@@ -303,6 +309,8 @@ class Agent:
         device = next(device for device in self._devices if device.uuid == asked["device"])
         slot = self._slot(device)
         limits = Limits(seconds=600, memory_bytes=self._config.memory_bytes)
+        if asked.get("proof") == "memory":
+            return self._prove_memory(asked, limits, slot)
         spec = protocol.Spec.from_json(asked["spec"]).as_json()
         with self._sandbox.workspace() as workspace:
             work = self._sandbox.run(workspace, "challenge.commit", spec, limits, slot, self._stopping.is_set)
@@ -312,6 +320,24 @@ class Agent:
             payload = {"spec": spec, "places": nonce["rows"]}
             opened = self._sandbox.run(workspace, "challenge.open", payload, limits, slot)
         return self._transport.challenge_open(asked["id"], opened.output)
+
+    def _prove_memory(self, asked: JSON, limits: Limits, slot: Slot) -> JSON:
+        """The sandboxed process holds the memory; roots and nonces pass through files of its folder."""
+        with self._sandbox.workspace() as workspace, ThreadPoolExecutor(1) as pool:
+            stopped = self._stopping.is_set
+            proof = pool.submit(self._sandbox.run, workspace, "challenge.memory", asked["spec"], limits, slot, stopped)
+            for said in ("fill", "walk"):
+                while (roots := workspace.read(said, 1 << 20)) is None and not proof.done():
+                    time.sleep(0.002)
+                if roots is None:
+                    break  # the process ended before; its failure is raised below
+                answer = self._transport.challenge_memory(asked["id"], {"roots": roots.decode().split(",")})
+                if answer["verdict"] is not None:
+                    (workspace.folder / f"{said}.nonce").write_text("stop")
+                    return dict(answer["verdict"])
+                (workspace.folder / "heard").write_text(answer["nonce"])
+                os.replace(workspace.folder / "heard", workspace.folder / f"{said}.nonce")
+            return dict(self._transport.challenge_memory(asked["id"], {"rows": proof.result().output})["verdict"])
 
     # -- jobs ----------------------------------------------------------------------------------
     def _poll_on(self, once: bool) -> None:
@@ -323,8 +349,7 @@ class Agent:
             self._stopping.set()
 
     def _poll_once(self) -> None:
-        if self._prover is not None:
-            self._prover.join()
+        self._await_proofs()
         deadline = time.monotonic() + ONCE_SECONDS
         while time.monotonic() < deadline and not self._stopping.is_set():
             if self._poll(most=1, wait_seconds=1):

@@ -80,6 +80,9 @@ class HttpTransport:
     def challenge_open(self, challenge: str, rows: list[JSON]) -> JSON:
         return self._once("POST", f"/v1/miners/challenges/{challenge}/open", json={"rows": rows})
 
+    def challenge_memory(self, challenge: str, said: JSON) -> JSON:
+        return self._once("POST", f"/v1/miners/challenges/{challenge}/memory", json=said)
+
     def get_artifact(self, sha256: str, path: Path) -> None:
         """Writes the artifact to `path`; what has another hash is asked for again."""
         self._patiently(lambda: self._download(sha256, path))

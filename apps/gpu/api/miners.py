@@ -28,6 +28,7 @@ from apps.gpu.api.schemas import (
     HeartbeatOut,
     JobList,
     JobOut,
+    MemoryIn,
     MinerOut,
     NonceOut,
     OpenIn,
@@ -44,7 +45,7 @@ from apps.gpu.api.schemas import (
     TokenIn,
 )
 from apps.gpu.selectors import miners as selectors
-from apps.gpu.services import challenges, heartbeats, leases, logs, miners, reports
+from apps.gpu.services import challenges, heartbeats, leases, logs, memory_proofs, miners, reports
 from apps.gpu.services.miners import DeviceClaim, Registration
 from apps.gpu.services.reports import Report
 
@@ -81,6 +82,7 @@ def register(request: HttpRequest, body: RegisterIn) -> Status[dict[str, Any]]:
     challenge = challenges.issue_missing(miner)
     answer = miners.document(miner) | {
         "challenge": challenge,
+        "challenges": challenges.open_for(miner),
         "wait_url": f"{settings.STREAM_URL}/v1/miners/wait" if settings.STREAM_URL else None,
         "chain_id": settings.CHAIN_ID,
     }
@@ -127,6 +129,17 @@ def commit_challenge(request: HttpRequest, challenge_id: UUID, body: CommitIn) -
 def open_challenge(request: HttpRequest, challenge_id: UUID, body: OpenIn) -> dict[str, Any]:
     """The asked rows with their proofs; the platform recomputes exactly those."""
     return challenges.open_rows(key=caller(request).key_id, challenge=challenge_id, rows=body.rows)
+
+
+@router.post(
+    "/challenges/{uuid:challenge_id}/memory",
+    response={200: dict[str, Any]} | errors(403, 404, 409),
+    summary="Prove memory",
+)
+def prove_memory(request: HttpRequest, challenge_id: UUID, body: MemoryIn) -> dict[str, Any]:
+    """First the root of the filled memory, then those of its readings, each for a `nonce`; then the rows drawn, for
+    the `verdict`."""
+    return memory_proofs.answer(key=caller(request).key_id, challenge=challenge_id, roots=body.roots, rows=body.rows)
 
 
 @router.get("/me", response={200: MinerOut} | errors(403, 404), summary="This miner")

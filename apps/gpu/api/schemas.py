@@ -185,6 +185,7 @@ class RegisterOut(Schema):
     devices: list[RegisteredDevice]
     heartbeat_seconds: int
     challenge: dict[str, Any] | None
+    challenges: list[dict[str, Any]] = Field([], description="All that are open, to be answered at once.")
     sequence: int
     head: str
     wait_url: str | None
@@ -223,6 +224,7 @@ class HeartbeatOut(Schema):
     state: str
     cancel: list[UUID]
     challenge: dict[str, Any] | None
+    challenges: list[dict[str, Any]]
     acknowledgement: Acknowledgement
 
 
@@ -357,6 +359,11 @@ class CommitIn(Strict):
 
 class OpenIn(Strict):
     rows: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=10_000)]
+
+
+class MemoryIn(Strict):
+    roots: Annotated[list[Hash], Field(max_length=4096)] = []
+    rows: Annotated[list[dict[str, Any]], Field(max_length=64)] = []
 
 
 class CommitOut(Schema):

@@ -1,7 +1,7 @@
 """What strangers need to judge a miner: score, log, ranking, and what its cards should be. Public, and bounded."""
 
 import datetime as dt
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
@@ -12,76 +12,39 @@ from aitbc.core import db
 from aitbc.core.errors import NotFound
 from aitbc.core.idempotency import json_response
 from aitbc.core.pagination import decode, encode
-from aitbc.core.schema import cursor_parameter, errors, list_of
+from aitbc.core.schema import cursor_parameter, errors
 
 router = Router(tags=["miners"], auth=None)
 READ_MS = 250
+Word = Annotated[str | None, Query(max_length=100, pattern=r"^[^\x00]*$")]
 
 
-class ReliabilityOut(Schema):
-    miner_id: UUID
-    formula: str
-    half_life_days: int
-    as_of: dt.datetime | None
-    score: float
-    low: float
-    high: float
-    samples: int
-    days: list[dict[str, Any]]
+class Page(Schema):
+    """The members of an item are those of docs/reliability.md and docs/hardware.md."""
 
-
-class BeatOut(Schema):
-    sequence: int
-    previous: str
-    body: str | None
-    head: str
-    received_at: dt.datetime
-    signature: str | None
-    signer: str | None
-    farewell: bool
-
-
-class RankedOut(Schema):
-    place: int
-    miner_id: UUID
-    name: str
-    region: str
-    score: float
-    explanation: dict[str, dict[str, float]]
-
-
-class CardOut(Schema):
-    model: str
-    kind: str
-    architecture: str
-    compute: str
-    memory_gb: int
-    fp32_tflops: float
-    fp16_tflops: float
-    bf16_tflops: float | None
-    memory_gbps: float
-    power_w: int
+    items: list[dict[str, Any]]
+    next: str | None
 
 
 def _page(query: str, values: tuple[Any, ...], cursor: str | None, limit: int) -> HttpResponse:
     """Rows of (key, document) after a key; one more than the page holds says whether there is a next one."""
-    after = str((decode(cursor, 1) or [""])[0])
+    after = str((decode(cursor, 1) or [""])[0]).replace("\0", "")
     with db.bounded(READ_MS):
         found = db.rows(query, (*values, after, limit + 1))
     more = orjson.dumps(encode(found[limit - 1][0]) if len(found) > limit else None).decode()
     return json_response(f'{{"items":[{",".join(document for _, document in found[:limit])}],"next":{more}}}')
 
 
-@router.get("/miners/ranking", response={200: list_of(RankedOut)} | errors(), summary="Miners, the best first")
+@router.get("/miners/ranking", response={200: Page} | errors(), summary="Miners, the best first")
 def get_ranking(
-    request: HttpRequest, region: str | None = None, cursor: str | None = cursor_parameter(),
+    request: HttpRequest, region: Word = None, cursor: str | None = cursor_parameter(),
     limit: int = Query(50, ge=1, le=200),
 ) -> HttpResponse:  # fmt: skip
     """Each with its parts: .35 reliability, .30 performance, .20 capacity, .15 reputation (docs/reliability.md)."""
     return _page("SELECT * FROM gpu_ranking(%s::text, %s, %s::int)", (region,), cursor, limit)
 
 
-@router.get("/miners/{uuid:miner_id}/reliability", response={200: ReliabilityOut} | errors(404), summary="A score")
+@router.get("/miners/{uuid:miner_id}/reliability", response={200: dict[str, Any]} | errors(404), summary="A score")
 def get_reliability(request: HttpRequest, miner_id: UUID) -> HttpResponse:
     """With all that it is made of: the formula is in docs/reliability.md, `low` to `high` the 95 % interval."""
     if found := db.row("SELECT gpu_reliability_document(%s)::text", (miner_id,)):
@@ -89,7 +52,7 @@ def get_reliability(request: HttpRequest, miner_id: UUID) -> HttpResponse:
     raise NotFound("miner.unknown", "there is no such miner")
 
 
-@router.get("/miners/{uuid:miner_id}/heartbeats", response={200: list_of(BeatOut)} | errors(), summary="A signed log")
+@router.get("/miners/{uuid:miner_id}/heartbeats", response={200: Page} | errors(), summary="A signed log")
 def get_heartbeats(
     request: HttpRequest, miner_id: UUID, day: dt.date, signed: bool = False,
     cursor: str | None = cursor_parameter(), limit: int = Query(200, ge=1, le=1000),
@@ -98,9 +61,9 @@ def get_heartbeats(
     return _page("SELECT * FROM gpu_heartbeats(%s, %s, %s, %s, %s)", (miner_id, day, signed), cursor, limit)
 
 
-@router.get("/gpu/catalogue", response={200: list_of(CardOut)} | errors(), summary="What known cards are")
+@router.get("/gpu/catalogue", response={200: Page} | errors(), summary="What known cards are")
 def get_catalogue(
-    request: HttpRequest, architecture: str | None = None, min_memory_gb: float | None = None, q: str | None = None,
+    request: HttpRequest, architecture: Word = None, min_memory_gb: float | None = None, q: Word = None,
     cursor: str | None = cursor_parameter(), limit: int = Query(200, ge=1, le=200),
 ) -> HttpResponse:  # fmt: skip
     """The figures that devices are held against. `q` is part of a name, or a card as its driver calls it."""

@@ -143,6 +143,7 @@ class Challenge(models.Model):
     class State(models.TextChoices):
         ISSUED = "issued", "Issued"
         COMMITTED = "committed", "Committed"
+        WALKED = "walked", "Memory read"
         PASSED = "passed", "Passed"
         FAILED = "failed", "Failed"
 
@@ -150,6 +151,10 @@ class Challenge(models.Model):
     miner = models.ForeignKey(Miner, on_delete=models.CASCADE, related_name="challenges")
     device = models.ForeignKey(Device, on_delete=models.CASCADE, related_name="challenges")
     state = models.CharField(max_length=9, choices=State, default=State.ISSUED)
+    proof = models.CharField(max_length=7, default="compute", choices=[(x, x) for x in ("compute", "memory")])
+    shown = models.BooleanField(default=False, help_text="The miner has heard of it; its clock began then.")
+    walked_at = models.DateTimeField(null=True, help_text="Of memory: when the roots of all readings had come.")
+    draw = models.CharField(max_length=66, blank=True, help_text="Of memory: drawn after that; picks the rows.")
     seed = models.CharField(max_length=66)
     n = models.PositiveIntegerField()
     rounds = models.PositiveIntegerField()
@@ -163,11 +168,15 @@ class Challenge(models.Model):
     memory_gbps = models.FloatField(null=True)
     reason = models.CharField(max_length=200, blank=True)
 
+    OPEN = (State.ISSUED, State.COMMITTED, State.WALKED)
+
     class Meta:
         ordering = ("-id",)
         constraints = [
             models.UniqueConstraint(
-                fields=["device"], condition=Q(state__in=("issued", "committed")), name="challenge_one_open_per_device"
+                fields=["device"],
+                condition=Q(state__in=("issued", "committed", "walked")),
+                name="challenge_one_open_per_device",
             )
         ]
 

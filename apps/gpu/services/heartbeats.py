@@ -63,7 +63,8 @@ def beat(
     return {
         "state": state,
         "cancel": [job for job in running if job not in renewed],
-        "challenge": challenges.open_for(miner),
+        "challenge": next(iter(asked := challenges.open_for(miner)), None),
+        "challenges": asked,
         "acknowledgement": {
             "sequence": sequence,
             "head": "0x" + head.hex(),

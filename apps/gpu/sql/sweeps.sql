@@ -28,7 +28,10 @@ BEGIN
   IF p_state = 'offline' THEN
     UPDATE gpu_device SET active = false WHERE miner_id = p_miner;
     -- Who comes back gets one of its own: the clock of the old one has run on meanwhile.
-    UPDATE gpu_challenge SET state = 'failed', reason = 'the miner signed off' WHERE miner_id = p_miner AND state IN ('issued', 'committed');
+    UPDATE gpu_device SET verified = false WHERE id IN (   -- nobody leaves to be believed
+      SELECT device_id FROM gpu_challenge WHERE miner_id = p_miner AND state IN ('issued', 'committed', 'walked'));
+    UPDATE gpu_challenge SET state = 'failed', reason = 'the miner signed off'
+     WHERE miner_id = p_miner AND state IN ('issued', 'committed', 'walked');
   END IF;
   SELECT gpu_end_attempt(coalesce(array_agg(id), '{}'), p_code, p_message, 'provider', true) INTO returned
     FROM gpu_job WHERE miner_id = p_miner AND state IN ('leased', 'running');

@@ -13,7 +13,7 @@ from aitbc.chain.signing import digest, new_private_key, recover
 from aitbc.core.errors import Conflict, Forbidden, NotFound, Unavailable
 from aitbc.core.testing import cast
 from apps.gpu import demo, statements
-from apps.gpu.agent import challenge, loop, transport, work
+from apps.gpu.agent import challenge, loop, memory, transport, work
 from apps.gpu.agent.detect import detect
 from apps.gpu.agent.identity import load_identity
 from apps.gpu.agent.loop import Agent, Config, kinds_to_offer
@@ -194,6 +194,17 @@ class Platform:
         reason = challenge.verify_rows(self.spec, roots=self.roots, rows=rows, wanted=wanted)
         self.challenge, self.verdict = None, reason or "passed"
         return {"passed": reason is None, "tflops": 0.1}
+
+    def challenge_memory(self, identifier, said):
+        self._hear("challenge_memory", identifier)
+        if "rows" in said:
+            spec = challenge.Spec(**self.challenge["spec"] | {"seed": bytes.fromhex(self.challenge["spec"]["seed"])})
+            reason = memory.verify(spec, keys=self.keys, draw="0x" + "55" * 32, rows=said["rows"])
+            self.challenge, self.verdict = None, reason or "passed"
+            return {"nonce": None, "verdict": {"passed": reason is None, "tflops": None}}
+        nonce = "0x" + ("44" if len(said["roots"]) == 1 else "55") * 32
+        self.keys = [*said["roots"], nonce] if len(said["roots"]) == 1 else [*self.keys, *said["roots"]]
+        return {"nonce": nonce, "verdict": None}
 
     def get_artifact(self, sha256, path):
         self._hear("get_artifact", sha256)
@@ -760,3 +771,18 @@ def test_a_miner_works_on_through_a_restart_of_the_platform(committed_db, sandbo
     assert list((tmp_path / "kept").iterdir()) == []
     assert Job.objects.get(pk=job).attempts == 1
     assert Miner.objects.get().state == "offline"
+
+
+def test_memory_is_proved_by_a_process_that_holds_it(running, platform, make):
+    """Fill, nonce, readings, nonce, rows: over files of its folder, while the process keeps the memory."""
+    uuid = detect(cpus=(0,)).devices[0].uuid
+    spec = challenge.Spec(b"\x05" * 32, n=64, rounds=16, steps=4)
+    platform.challenge = {"id": "m1", "device": uuid, "proof": "memory", "spec": spec.as_json()}
+    running()
+
+    deadline = time.monotonic() + 30
+    while platform.challenge is not None and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+    assert platform.verdict == "passed"
+    assert platform.names().count("challenge_memory") == 3

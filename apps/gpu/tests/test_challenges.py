@@ -7,15 +7,17 @@ import pytest
 from django.db.models import F
 
 from aitbc.accounts import parameters
+from aitbc.core import db as database
+from aitbc.core.models import PlatformOutage
 from aitbc.core.testing import cast
 from aitbc.core.testing.snapshot import snapshot
 from apps.gpu.agent import challenge as prover
-from apps.gpu.models import Challenge, Device
+from apps.gpu.models import Challenge, Device, Miner
 from apps.gpu.runtimes.contract import Context
 from apps.gpu.services import challenges
 from apps.gpu.services import miners as miner_services
 from apps.gpu.tests.beats import beat
-from apps.gpu.tests.steps import read, refused
+from apps.gpu.tests.steps import lease_of, read, refused
 
 
 @pytest.fixture
@@ -43,8 +45,6 @@ def issued(mike):
 
 
 def cast_miner(seller):
-    from apps.gpu.models import Miner
-
     return Miner.objects.get(pk=seller.miner_id)
 
 
@@ -242,3 +242,99 @@ def test_who_signs_off_before_the_answer_gets_a_fresh_challenge_on_return(mike, 
 
     assert Challenge.objects.get().state == "failed"
     assert read(beat(mike))["challenge"] is None
+
+
+# -- at random times, all at once --------------------------------------------------------------
+@pytest.fixture
+def always(monkeypatch):
+    """Chance says yes."""
+    monkeypatch.setattr(challenges.secrets, "randbelow", lambda most: 0)
+    monkeypatch.setattr(challenges.secrets, "choice", lambda options: options[0])
+
+
+def believed(*sellers):
+    Device.objects.filter(miner__in=[seller.miner_id for seller in sellers]).update(verified=True, tflops=2e-7)
+
+
+def end_overdue():
+    database.rows("SELECT gpu_end_overdue_challenges()")
+
+
+def groups():
+    return {frozenset(devices) for _, devices in database.rows("SELECT * FROM gpu_challenge_groups()")}
+
+
+def devices_of(*sellers):
+    return frozenset(
+        Device.objects.filter(miner__in=[seller.miner_id for seller in sellers]).values_list("pk", flat=True)
+    )
+
+
+def test_devices_are_grouped_by_owner_signing_key_and_region(small, db):
+    a, b = cast.seller("a", region="eu"), cast.seller("b", region="eu")
+    c, d = cast.seller("c", region="us"), cast.seller("d", region="us")
+    believed(a, b, c, d)
+    Miner.objects.filter(pk=b.miner_id).update(owner_id=a.user.pk)
+    Miner.objects.filter(pk=d.miner_id).update(address=cast_miner(a).address)
+
+    assert groups() == {
+        devices_of(a, b),  # one owner, and one region
+        devices_of(c), devices_of(d),  # owners
+        devices_of(a, d),  # one signing key
+        devices_of(c, d),  # a region
+    }  # fmt: skip
+
+
+def test_a_draw_asks_all_devices_of_an_owner_at_once_also_while_they_work(mike, nora, alice, always):
+    believed(mike, nora)
+    lease_of(alice, mike)
+
+    assert challenges.draw() == 2
+
+    first, second = Challenge.objects.order_by("issued_at")
+    assert second.issued_at - first.issued_at < timedelta(seconds=2)
+    assert challenges.draw() == 0  # each has its open challenge
+
+
+def test_chance_decides_when_and_what_is_not_verified_is_asked_each_hour(mike, monkeypatch):
+    monkeypatch.setattr(challenges.secrets, "randbelow", lambda most: int(most > 1))
+    assert challenges.draw() == 1
+    Challenge.objects.update(state="failed")
+
+    assert challenges.draw() == 0
+    Challenge.objects.update(issued_at=F("issued_at") - timedelta(hours=1))
+    assert challenges.draw() == 1
+    Challenge.objects.update(state="passed")
+    believed(mike)
+    assert challenges.draw() == 0
+
+
+def test_a_device_that_works_meanwhile_keeps_the_speed_it_had(mike, alice, tmp_path):
+    believed(mike)
+    Device.objects.update(tflops=5.0)
+    lease_of(alice, mike)
+    challenges.ask_together([Device.objects.get().pk], proof="compute")
+
+    _, opened = prove(mike, read(beat(mike))["challenges"][0], tmp_path)
+
+    assert read(opened)["passed"] is True
+    assert Device.objects.get().tflops == 5.0
+    assert Challenge.objects.get().tflops < 5
+
+
+def test_what_nobody_answers_is_a_failure_unless_the_platform_was_away(mike, issued):
+    end_overdue()
+    assert Challenge.objects.get().state == "issued"
+    Challenge.objects.update(issued_at=F("issued_at") - timedelta(hours=1), deadline=F("deadline") - timedelta(hours=1))
+    row = Challenge.objects.get()
+    outage = PlatformOutage.objects.create(process="relay", began_at=row.issued_at, ended_at=row.deadline)
+
+    end_overdue()
+    assert not Challenge.objects.exists()
+    assert Device.objects.get().doubt == ""
+
+    outage.delete()
+    row.save(force_insert=True)
+    end_overdue()
+    assert Challenge.objects.get().state == "failed"
+    assert Device.objects.get().doubt == "it failed a challenge: not answered by the deadline"
