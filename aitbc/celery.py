@@ -21,8 +21,7 @@ app.conf.task_routes = {
 app.conf.beat_schedule = {
     "gpu.sweep": {"task": "gpu.sweep", "schedule": 2.0},
     "gpu.dispatch": {"task": "gpu.dispatch", "schedule": 1.0},
-    "gpu.record_load": {"task": "gpu.record_load", "schedule": 60.0},
-    "gpu.roll_up": {"task": "gpu.roll_up", "schedule": 60.0},
+    "gpu.record": {"task": "gpu.record", "schedule": 60.0},
     "gpu.keep": {"task": "gpu.keep", "schedule": 3600.0},
     "trading.mature": {"task": "trading.mature", "schedule": 5.0},
     "trading.expire_holds": {"task": "trading.expire_holds", "schedule": 5.0},
