@@ -43,8 +43,11 @@ BEGIN
   FOR old IN SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
               WHERE i.inhparent = 'gpu_telemetry'::regclass AND to_date(right(c.relname, 6), 'YYYYMM') + interval '1 month' <= raw
               ORDER BY 1 LOOP
-    EXECUTE format('DROP TABLE %I', old);
-    dropped := dropped + 1;
+    BEGIN
+      EXECUTE format('DROP TABLE %I', old);
+      dropped := dropped + 1;
+    EXCEPTION WHEN lock_not_available THEN EXIT;
+    END;
   END LOOP;
   DELETE FROM gpu_telemetry_rollup WHERE at < clock_timestamp() - parameter_value('rollup_days') * interval '1 day';
   RETURN dropped;
