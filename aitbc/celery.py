@@ -8,6 +8,7 @@ from django.db import connections
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "aitbc.settings.local")
 app = Celery("aitbc")
+app.set_default()  # in every thread of the web, not only in the one that imports this
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 QUEUES = ("default", "gpu", "settlement", "zk", "chain")
