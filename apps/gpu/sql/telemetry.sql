@@ -69,11 +69,12 @@ BEGIN
          ecc_errors, latency_ms, throttle FROM seen;
 END $$;
 
+-- By way of numeric: a real widened to a double shows digits that nobody measured.
 CREATE OR REPLACE FUNCTION gpu_figures(t gpu_telemetry) RETURNS TABLE (metric text, value float8) LANGUAGE sql IMMUTABLE AS $$
-  SELECT * FROM (VALUES
-    ('utilization', t.utilization::float8), ('memory_used_mb', t.memory_used_mb), ('temperature_c', t.temperature_c),
-    ('power_w', t.power_w), ('clock_mhz', t.clock_mhz), ('memory_clock_mhz', t.memory_clock_mhz), ('ecc_errors', t.ecc_errors),
-    ('latency_ms', t.latency_ms), ('throttled', (cardinality(t.throttle) > 0)::int)
+  SELECT metric, value::float8 FROM (VALUES
+    ('utilization', t.utilization::numeric), ('memory_used_mb', t.memory_used_mb), ('temperature_c', t.temperature_c::numeric),
+    ('power_w', t.power_w::numeric), ('clock_mhz', t.clock_mhz), ('memory_clock_mhz', t.memory_clock_mhz), ('ecc_errors', t.ecc_errors),
+    ('latency_ms', t.latency_ms::numeric), ('throttled', (cardinality(t.throttle) > 0)::int)
   ) AS f(metric, value) WHERE f.value IS NOT NULL
 $$;
 

@@ -56,6 +56,9 @@ def test_posted_samples_appear_in_order_with_all_that_was_measured(mike):
     assert {k: v for k, v in first.items() if k != "at"} == {"utilization": 10}
     assert {k: v for k, v in second.items() if k != "at"} == full
     assert first["at"] < second["at"]
+    beat(mike, telemetry=[{"device_id": str(device), "latency_ms": 38.4}])
+    window = read(shown(mike, device))["items"][-1]["metrics"]["latency_ms"]
+    assert window["last"] == 38.4
 
 
 def test_windows_hold_least_mean_most_and_last_also_when_rolled_up(mike):
