@@ -8,6 +8,7 @@ from django.db import connections
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "aitbc.settings.local")
 app = Celery("aitbc")
+app.set_default()  # in every thread of the web, not only in the one that imports this
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 QUEUES = ("default", "gpu", "settlement", "zk", "chain")
@@ -23,8 +24,7 @@ app.conf.beat_schedule = {
     "gpu.judge": {"task": "gpu.judge", "schedule": 5.0},
     "gpu.dispatch": {"task": "gpu.dispatch", "schedule": 1.0},
     "marketplace.run_orders": {"task": "marketplace.run_orders", "schedule": 1.0},
-    "gpu.record_load": {"task": "gpu.record_load", "schedule": 60.0},
-    "gpu.roll_up": {"task": "gpu.roll_up", "schedule": 60.0},
+    "gpu.record": {"task": "gpu.record", "schedule": 60.0},
     "gpu.keep": {"task": "gpu.keep", "schedule": 3600.0},
     "gpu.challenge": {"task": "gpu.challenge", "schedule": 60.0},
     "gpu.rate": {"task": "gpu.rate", "schedule": 300.0},

@@ -84,6 +84,8 @@ class RequestValidationMiddleware(_Middleware):
         kind = request.content_type or ""
         if int(length) and not artifact and kind != "application/json" and not kind.endswith("+json"):
             return _status(415, "request.media_type", "send application/json")
+        if request.method == "PATCH" and artifact and kind != "application/offset+octet-stream":  # as tus 1.0 has it
+            return _status(415, "request.media_type", "send application/offset+octet-stream")
         return None
 
 

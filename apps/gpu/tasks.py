@@ -53,16 +53,10 @@ def probe() -> None:
     db.rows("UPDATE gpu_probe SET answered_at = clock_timestamp(), report = %s::jsonb", (found,))
 
 
-@shared_task(name="gpu.record_load")
-def record_load() -> int:
-    """Once a minute: what advice on capacity is made of."""
-    return int(db.value("SELECT gpu_record_load()"))
-
-
-@shared_task(name="gpu.roll_up")
-def roll_up() -> int:
-    """Windows of telemetry that are over -> how many were written."""
-    return int(db.value("SELECT gpu_telemetry_roll()"))
+@shared_task(name="gpu.record")
+def record() -> list[int]:
+    """Once a minute: the load of each kind, and the windows of telemetry that are over -> rows of both."""
+    return [int(db.value(f"SELECT {function}()")) for function in ("gpu_record_load", "gpu_telemetry_roll")]
 
 
 @shared_task(name="gpu.keep")

@@ -55,13 +55,13 @@ def _read(path: Path, text: str, key: str, value: Any) -> Any:
     try:
         if key not in SETTINGS:
             raise ValueError(f"no such setting; there are {', '.join(SETTINGS)}")
-        if not isinstance(value, str | int | float | list) or isinstance(value, bool):
+        if isinstance(value, bool | dict):
             raise ValueError("give a text, a number or a list")
         read = SETTINGS[key].read(",".join(map(str, value)) if isinstance(value, list) else str(value))
         if (choices := SETTINGS[key].choices) and read not in choices:
             raise ValueError(f"one of {', '.join(choices)}")
         return read
     except ValueError as error:
-        lines = text.splitlines()
-        line = next(n for n, content in enumerate(lines, 1) if re.match(rf"\s*\[*\s*[\"']?{re.escape(key)}\b", content))
+        begins = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}\b")
+        line = next(number for number, content in enumerate(text.splitlines(), 1) if begins.match(content))
         raise ValueError(f"{path}, line {line}, {key}: {error}") from error

@@ -19,10 +19,10 @@ import structlog
 from aitbc.core.errors import DomainError, NotFound, Unavailable
 from apps.gpu import runtimes, statements
 from apps.gpu.agent import challenge as protocol
+from apps.gpu.agent import outbox
 from apps.gpu.agent.detect import Device
 from apps.gpu.agent.heartbeat import Heart
 from apps.gpu.agent.identity import Identity
-from apps.gpu.agent.outbox import Outbox
 from apps.gpu.agent.sandbox import MIB, Canceled, Limits, Sandbox, Slot
 from apps.gpu.agent.transport import JSON, HttpTransport, pauses
 from apps.gpu.agent.work import Lease, Worker
@@ -40,7 +40,7 @@ class Config:
     """What the provider decides. `price` in AIT per device second; `slots` jobs at a time, shared out
     over the devices; `kinds` None offers all that can run; `allow_client_code` lets kinds that run a
     client's model into a sandbox of the tier process; `drain_seconds` are left to the jobs at hand once the
-    miner is stopped; `outbox` keeps undelivered results."""
+    miner is stopped; the folder `undelivered` keeps results."""
 
     name: str
     region: str
@@ -51,7 +51,7 @@ class Config:
     memory_bytes: int = 2048 * MIB
     allow_client_code: bool = False
     drain_seconds: float = 300
-    outbox: Path | None = None
+    undelivered: Path | None = None
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Agent:
         self._transport, self._identity, self._sandbox = transport, identity, sandbox
         self._devices, self._config, self._prefix = devices, config, prefix
         self.kinds = kinds_to_offer(config, sandbox, devices[0].kind)
-        self._worker = Worker(transport, identity, sandbox, config.memory_bytes, Outbox(config.outbox))
+        self._worker = Worker(transport, identity, sandbox, config.memory_bytes, config.undelivered)
         self._measured: dict[str, dict[str, float]] = {}
         self._leases: dict[str, Lease] = {}
         # Dealt to the devices in turn; those of one processor share its threads.
@@ -181,9 +181,9 @@ class Agent:
 
     def _deliver_kept(self) -> None:
         """What an earlier run could not deliver: from now on its leases are renewed, if they still hold."""
-        for job, body in self._worker.outbox.kept():
-            lease = self._leases[job["id"]] = Lease(job)
-            threading.Thread(target=self._deliver, args=(lease, body), name=f"kept-{lease.id}", daemon=True).start()
+        for kept in outbox.kept(self._config.undelivered):
+            lease = self._leases[kept["job"]["id"]] = Lease(kept["job"])
+            threading.Thread(target=self._deliver, args=(lease, kept["body"]), daemon=True).start()
 
     def _deliver(self, lease: Lease, body: JSON) -> None:
         ended = "lost"

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 import httpx
 
-from aitbc.core.errors import DomainError, NotFound, Unavailable
+from aitbc.core.errors import DomainError, NotFound
 from apps.gpu import demo, runtimes
 from apps.gpu.agent.detect import Detection, Device
 from apps.gpu.agent.sandbox import Limits, Sandbox, Slot
@@ -101,21 +102,18 @@ def surroundings(url: str | None, api_key: str | None, state: Path) -> JSON:
 
 
 def _disk(path: Path) -> JSON:
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists())).free
     return _check(free >= DISK_BYTES, f"{free >> 20} MiB free of the {DISK_BYTES >> 20} that jobs may need")
 
 
 def _key(url: str, api_key: str) -> JSON:
-    transport = HttpTransport(url, api_key, patience=5)
-    try:
-        return _check(True, f"of the miner {transport.me()['name']}")
-    except NotFound:
-        return _check(True, "valid; no miner has registered with it yet")
-    except (DomainError, Unavailable) as error:
-        return _check(False, f"{error.message} ({error.code})")
-    finally:
-        transport.close()
+    with closing(HttpTransport(url, api_key, patience=5)) as transport:
+        try:
+            return _check(True, f"of the miner {transport.me()['name']}")
+        except NotFound:
+            return _check(True, "valid; no miner has registered with it yet")
+        except DomainError as error:
+            return _check(False, f"{error.message} ({error.code})")
 
 
 def lines(report: JSON) -> Iterator[str]:
@@ -124,11 +122,10 @@ def lines(report: JSON) -> Iterator[str]:
     for device in report["devices"]:
         seen = ", ".join(f"{name} {value}" for name, value in device["telemetry"].items() if value is not None)
         yield f"device    {device['model']}, {device['memory_mb']} MiB ({device['uuid']}): {seen}"
-    yield from (f"no        {source}: {reason}" for source, reason in report["absent"].items())
     for name, tried in {**report["kinds"], **report["checks"]}.items():
         verdict = "ok" if tried["ok"] else "FAILED" if tried.get("required", True) else "note"
         yield f"{verdict:<9} {name}: {tried.get('reason') or str(tried['milliseconds']) + ' ms'}"
-    yield from (f"without   {kind}: {reason}" for kind, reason in report["unavailable"].items())
+    yield from (f"without   {what}: {why}" for what, why in {**report["absent"], **report["unavailable"]}.items())
 
 
 def _device(device: Device) -> JSON:

@@ -13,8 +13,8 @@ import structlog
 from aitbc.core import money
 from aitbc.core.errors import Conflict, DomainError, NotFound, Unavailable
 from apps.gpu import runtimes, statements
+from apps.gpu.agent import outbox
 from apps.gpu.agent.identity import Identity
-from apps.gpu.agent.outbox import Outbox
 from apps.gpu.agent.printed import Printed
 from apps.gpu.agent.sandbox import Canceled, Limits, Outcome, Sandbox, Slot
 from apps.gpu.agent.transport import JSON, HttpTransport
@@ -54,7 +54,7 @@ class Worker:
     identity: Identity
     sandbox: Sandbox
     memory_bytes: int
-    outbox: Outbox = field(default_factory=Outbox)
+    undelivered: Path | None = None  # the folder that keeps results until the platform has answered
 
     def perform(self, lease: Lease, slot: Slot, *, chain_id: int) -> str:
         """`completed`, or why not: `failed`, `canceled`, or `lost` with the lease."""
@@ -94,7 +94,7 @@ class Worker:
 
     def deliver(self, lease: Lease, body: JSON) -> None:
         """Until the platform answers; what it does not take for now stays on the disk for the next start."""
-        with self.outbox.holding(lease.job, body):
+        with outbox.holding(self.undelivered, lease.job, body):
             self._insist(lambda: self.transport.result(lease.id, body))
 
     def _work(self, lease: Lease, workspace: Workspace, slot: Slot, chain_id: int) -> JSON:

@@ -29,13 +29,10 @@ class FitIn(Strict):
 
 
 class FitOut(Schema):
-    device: UUID
     fits: bool
     reason: str
     free_mb: int
     measured_at: datetime | None = Field(description="Of the memory in use; none: the whole memory was counted.")
-    cache_mb: int
-    layers: float
     best: str | None = Field(description="The most exact type that fits.")
     largest_batch: int
     types: dict[str, dict[str, Any]]

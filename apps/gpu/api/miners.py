@@ -14,7 +14,7 @@ from aitbc.core.auth import ApiKey, caller
 from aitbc.core.errors import DomainError, Invalid
 from aitbc.core.http import from_validation, problem
 from aitbc.core.idempotency import json_response
-from aitbc.core.schema import cursor_parameter, errors
+from aitbc.core.schema import errors
 from apps.gpu.api.schemas import (
     AcceptedList,
     AcceptedOut,
@@ -44,10 +44,10 @@ from apps.gpu.api.schemas import (
     Telemetry,
     TokenIn,
 )
-from apps.gpu.selectors import miners as selectors
 from apps.gpu.services import challenges, heartbeats, leases, logs, memory_proofs, miners, reports
 from apps.gpu.services.miners import DeviceClaim, Registration
 from apps.gpu.services.reports import Report
+from apps.trading.services.escrow import call
 
 router = Router(tags=["miners"], auth=ApiKey("miner"))
 
@@ -173,19 +173,16 @@ def sign_off(request: HttpRequest) -> dict[str, Any]:
 
 @router.get("/me/jobs", response={200: JobList} | errors(403, 404), summary="Jobs this miner holds or held")
 def my_jobs(
-    request: HttpRequest,
-    state: State | None = None,
-    cursor: str | None = cursor_parameter(),
-    limit: int = Query(50, ge=1, le=200),
+    request: HttpRequest, state: State | None = None, cursor: UUID | None = None, limit: int = Query(50, ge=1, le=200)
 ) -> HttpResponse:
-    return json_response(selectors.page_of_jobs(key=caller(request).key_id, state=state, cursor=cursor, limit=limit))
+    return json_response(call("gpu_jobs_of_miner", caller(request).key_id, state, cursor, limit))
 
 
 @router.get("/me/earnings", response={200: EarningsOut} | errors(403, 404), summary="What this miner's owner earned")
 def my_earnings(
     request: HttpRequest, from_: AwareDatetime | None = Query(None, alias="from"), to: AwareDatetime | None = None
-) -> dict[str, Any]:
-    return selectors.earnings(key=caller(request).key_id, start=from_, end=to)
+) -> HttpResponse:
+    return json_response(call("gpu_earnings", caller(request).key_id, from_, to))
 
 
 @router.post("/results", response={207: AcceptedList} | errors(403), summary="Report up to 100 results")

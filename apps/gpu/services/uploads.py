@@ -37,10 +37,9 @@ def open_upload(*, owner: UUID, sha256: str, size: int) -> str:
     return str(call("gpu_upload_open", uuid7(), owner, sha256, size, settings.MAX_ARTIFACT_BYTES))
 
 
-def shown(*, owner: UUID, upload: UUID) -> dict[str, Any]:
-    """How far it is; NotFound "upload.unknown"."""
-    found: dict[str, Any] = orjson.loads(call("gpu_upload_shown", owner, upload))
-    return found
+def shown(*, owner: UUID, upload: UUID) -> Any:
+    """How far it is, as parsed JSON; NotFound "upload.unknown"."""
+    return orjson.loads(call("gpu_upload_shown", owner, upload))
 
 
 def store(*, owner: UUID, sha256: str, read: Read, length: int) -> None:

@@ -150,7 +150,9 @@ BEGIN
   END IF;
   RETURN json_build_object(
     'status', CASE WHEN n = 0 OR away = n OR (p_deep AND probe.id IS NULL) THEN 'unavailable' WHEN cardinality(faults) > 0 THEN 'degraded' ELSE 'ok' END,
-    'faults', faults, 'devices', devices, 'kinds', kinds, 'probed_at', probe.answered_at, 'probe', probe.report);
+    'faults', faults, 'devices', devices, 'kinds', kinds, 'probed_at', probe.answered_at,
+    'probe', CASE WHEN probe.id IS NOT NULL THEN json_build_object(   -- not what a job can reach of the host
+      'kinds', probe.report->'kinds', 'unavailable', probe.report->'unavailable', 'devices', probe.report->'devices', 'tier', probe.report #> '{sandbox,tier}') END);
 END $$;
 
 -- The fleet by region, for the console's map: what every region has and how busy it is; devices of a region up to 300.

@@ -43,8 +43,11 @@ BEGIN
   FOR old IN SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
               WHERE i.inhparent = 'gpu_telemetry'::regclass AND to_date(right(c.relname, 6), 'YYYYMM') + interval '1 month' <= raw
               ORDER BY 1 LOOP
-    EXECUTE format('DROP TABLE %I', old);
-    dropped := dropped + 1;
+    BEGIN
+      EXECUTE format('DROP TABLE %I', old);
+      dropped := dropped + 1;
+    EXCEPTION WHEN lock_not_available THEN EXIT;
+    END;
   END LOOP;
   DELETE FROM gpu_telemetry_rollup WHERE at < clock_timestamp() - parameter_value('rollup_days') * interval '1 day';
   RETURN dropped;
@@ -66,11 +69,12 @@ BEGIN
          ecc_errors, latency_ms, throttle FROM seen;
 END $$;
 
+-- By way of numeric: a real widened to a double shows digits that nobody measured.
 CREATE OR REPLACE FUNCTION gpu_figures(t gpu_telemetry) RETURNS TABLE (metric text, value float8) LANGUAGE sql IMMUTABLE AS $$
-  SELECT * FROM (VALUES
-    ('utilization', t.utilization::float8), ('memory_used_mb', t.memory_used_mb), ('temperature_c', t.temperature_c),
-    ('power_w', t.power_w), ('clock_mhz', t.clock_mhz), ('memory_clock_mhz', t.memory_clock_mhz), ('ecc_errors', t.ecc_errors),
-    ('latency_ms', t.latency_ms), ('throttled', (cardinality(t.throttle) > 0)::int)
+  SELECT metric, value::float8 FROM (VALUES
+    ('utilization', t.utilization::numeric), ('memory_used_mb', t.memory_used_mb), ('temperature_c', t.temperature_c::numeric),
+    ('power_w', t.power_w::numeric), ('clock_mhz', t.clock_mhz), ('memory_clock_mhz', t.memory_clock_mhz), ('ecc_errors', t.ecc_errors),
+    ('latency_ms', t.latency_ms::numeric), ('throttled', (cardinality(t.throttle) > 0)::int)
   ) AS f(metric, value) WHERE f.value IS NOT NULL
 $$;
 

@@ -2,9 +2,11 @@
 
 import contextlib
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import orjson
 import pytest
+from kombu.exceptions import OperationalError
 
 from aitbc.accounts import parameters
 from aitbc.core import db
@@ -162,7 +164,7 @@ def test_the_load_is_recorded_as_it_is(alice, mike, nora):
     start(mike, lease)
     submit(alice)
     submit(alice, constraints={"region": "mars"})
-    assert tasks.record_load() == 1
+    assert tasks.record() == [1, 0]
 
     document = read(alice.get("/v1/gpu/capacity"))
 
@@ -173,11 +175,30 @@ def test_the_load_is_recorded_as_it_is(alice, mike, nora):
     assert [(c["region"], c["queued"]) for c in sorted(document["classes"], key=lambda c: c["region"] or "")] == [
         (None, 1), ("mars", 1)]  # fmt: skip
     Miner.objects.update(state="dead")
-    tasks.record_load()
+    tasks.record()
     assert read(alice.get("/v1/gpu/capacity"))["kinds"][0]["slots"] == 0
 
 
 # -- health --------------------------------------------------------------------------------------
+def send(monkeypatch, sender):
+    monkeypatch.setattr(health, "current_app", SimpleNamespace(send_task=sender))
+
+
+def test_the_probe_goes_to_the_workers_that_have_the_devices_from_any_thread(in_threads):
+    from aitbc.celery import app
+
+    assert app.amqp.router.route({}, tasks.probe.name)["queue"].name == "gpu"
+    assert in_threads(lambda _: health.current_app.main, 2) == ["aitbc", "aitbc"]
+
+
+def test_without_a_broker_the_question_is_refused_and_not_lost_in_words(alice, monkeypatch):
+    def away(name, **options):
+        raise OperationalError("connection refused")
+
+    send(monkeypatch, away)
+    refused(alice.get("/v1/gpu/health?deep=1"), 503, "broker.unavailable")
+
+
 @pytest.fixture
 def own_worker(db, monkeypatch):
     """A first-party worker whose sandbox is real; the task runs where it is sent from."""
@@ -187,7 +208,7 @@ def own_worker(db, monkeypatch):
         monkeypatch.setattr(worker, "agent", lambda: None)
         monkeypatch.setattr(worker, "_running", [(None, sandbox)])
         runs = []
-        monkeypatch.setattr(tasks.probe, "apply_async", lambda **_: runs.append(1) or tasks.probe())
+        send(monkeypatch, lambda name, **_: runs.append(name) or tasks.probe())
         yield mike, runs
 
 
@@ -199,10 +220,12 @@ def test_deep_health_really_runs_every_kind_once_a_minute(alice, own_worker):
     assert set(found["probe"]["kinds"]) >= {"bench.matmul", "onnx.infer", "vision.ocr"}
     assert all(kind["ok"] and kind["milliseconds"] > 0 for kind in found["probe"]["kinds"].values())
     assert found["status"] == "degraded"  # it works, and there is no GPU
+    assert found["probe"]["tier"] == "process"
+    assert "/etc" not in str(found)  # what the sandbox's own test reached is not for everybody
     assert "no GPU: the platform's own workers have processors only" in found["faults"]
     assert found["kinds"] == {"bench.matmul": {"miners": 1, "slots": 1}}
     assert read(alice.get("/v1/gpu/health?deep=1"))["probed_at"] == found["probed_at"]
-    assert runs == [1]
+    assert runs == [tasks.probe.name]
 
 
 def test_a_kind_that_gives_a_wrong_output_is_a_fault(alice, own_worker, monkeypatch):
@@ -220,13 +243,13 @@ def test_a_kind_that_gives_a_wrong_output_is_a_fault(alice, own_worker, monkeypa
 def test_without_a_worker_or_its_answer_nothing_is_claimed(alice, mike, monkeypatch):
     monkeypatch.setattr(health, "WAIT_SECONDS", 0.3)
     sent = []
-    monkeypatch.setattr(tasks.probe, "apply_async", lambda **options: sent.append(options))
+    send(monkeypatch, lambda name, **options: sent.append((name, options)))
 
     found = read(alice.get("/v1/gpu/health?deep=1"))
 
     assert (found["status"], found["probe"]) == ("unavailable", None)
     assert found["faults"] == ["the platform has no worker of its own here", "no worker answered the probe in time"]
-    assert sent == [{"expires": 0.3}]
+    assert sent == [("gpu.probe", {"expires": 0.3})]
     assert read(alice.get("/v1/gpu/health?deep=1"))["status"] == "unavailable"
     assert len(sent) == 1  # the first question still stands
 

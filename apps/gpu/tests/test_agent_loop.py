@@ -513,12 +513,12 @@ def test_a_result_that_could_not_be_delivered_is_delivered_by_the_next_start(
     outbox = tmp_path / "undelivered"
     platform.outages = ["result"]
     job = platform.submit("bench.matmul", MATMUL)
-    first = make(outbox=outbox)
+    first = make(undelivered=outbox)
     first.run(once=True)
     assert first.summary.jobs == {"lost": 1}
     assert [path.stem for path in outbox.iterdir()] == [job["id"]]
 
-    agent = running(outbox=outbox)
+    agent = running(undelivered=outbox)
     platform.until(lambda: job["id"] in platform.done)  # which checks the lease and the signature
 
     platform.until(lambda: agent.summary.jobs["completed"] == 1 and not agent._leases)
@@ -530,7 +530,7 @@ def test_a_kept_result_keeps_its_lease_alive_and_is_dropped_once_that_is_lost(ru
     (tmp_path / f"{job['id']}.json").write_text(json.dumps({"job": job, "body": {"lease_token": job["lease_token"]}}))
     platform.queue.clear()  # the platform gave it to another miner meanwhile
 
-    agent = running(outbox=tmp_path)
+    agent = running(undelivered=tmp_path)
 
     platform.until(lambda: agent.summary.jobs["lost"] == 1)
     assert not (tmp_path / f"{job['id']}.json").exists()
@@ -748,7 +748,7 @@ def test_a_miner_works_on_through_a_restart_of_the_platform(committed_db, sandbo
         transport=transport.HttpTransport(f"http://127.0.0.1:{port}", mike.token), sandbox=sandbox,
         identity=load_identity(tmp_path / "signing.key"), devices=detect(cpus=(0,)).devices,
         prefix=mike.principal.prefix,
-        config=Config(name="m", region="eu", price="0.001", kinds=("bench.matmul",), outbox=tmp_path / "kept"),
+        config=Config(name="m", region="eu", price="0.001", kinds=("bench.matmul",), undelivered=tmp_path / "kept"),
     )  # fmt: skip
     thread = threading.Thread(target=agent.run)
     with serving(port):

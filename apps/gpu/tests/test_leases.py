@@ -394,6 +394,8 @@ def test_a_job_not_started_in_time_goes_to_another_miner_for_free(alice, mike, n
 
     assert Attempt.objects.get().code == "lease.not_started"
     assert [again["id"] for again in nora.poll()] == [lease["id"]]
+    payment = Payment.objects.get()
+    assert (payment.state, payment.released, payment.fee, payment.held) == ("escrowed", 0, 0, 10**16)
 
 
 def test_a_miner_cannot_sit_on_a_job_by_heartbeats_alone(alice, mike, nora):

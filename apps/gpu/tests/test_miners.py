@@ -608,6 +608,21 @@ def test_a_miner_sees_the_jobs_it_holds_or_held(alice, mike, nora):
     assert read(mike.get("/v1/miners/me/jobs?state=leased"))["items"] == []
 
 
+def test_a_miners_jobs_come_in_pages_newest_first(alice, mike):
+    ids = []
+    for _ in range(3):
+        lease = lease_of(alice, mike)
+        mike.deliver(lease, MATMUL_OUTPUT)
+        ids.insert(0, lease["id"])
+
+    first = read(mike.get("/v1/miners/me/jobs?limit=2"))
+    second = read(mike.get(f"/v1/miners/me/jobs?limit=2&cursor={first['next']}"))
+
+    assert [job["id"] for job in first["items"]] == ids[:2]
+    assert ([job["id"] for job in second["items"]], second["next"]) == (ids[2:], None)
+    refused(mike.get("/v1/miners/me/jobs?cursor=x"), 422, "request.invalid")
+
+
 def test_earnings_equal_the_released_payments_with_the_maturing_part_apart(alice, mike, nora):
     for maturing_seconds in (0, 600, 600):
         parameters.change(name="maturing_seconds", value=maturing_seconds, by=None)

@@ -56,6 +56,9 @@ def test_posted_samples_appear_in_order_with_all_that_was_measured(mike):
     assert {k: v for k, v in first.items() if k != "at"} == {"utilization": 10}
     assert {k: v for k, v in second.items() if k != "at"} == full
     assert first["at"] < second["at"]
+    beat(mike, telemetry=[{"device_id": str(device), "latency_ms": 38.4}])
+    window = read(shown(mike, device))["items"][-1]["metrics"]["latency_ms"]
+    assert window["last"] == 38.4
 
 
 def test_windows_hold_least_mean_most_and_last_also_when_rolled_up(mike):
@@ -71,7 +74,7 @@ def test_windows_hold_least_mean_most_and_last_also_when_rolled_up(mike):
     }  # fmt: skip
     whole = read(shown(mike, device, **query | {"step": 3600}))
 
-    while tasks.roll_up():
+    while tasks.record()[1]:
         pass
     assert db.value("SELECT count(*) FROM gpu_telemetry_rollup WHERE device_id = %s", (device,)) == 13
     # What a rollup gives is what the samples gave; so does a window of several rollups.
@@ -86,10 +89,10 @@ def test_rolling_up_again_changes_nothing_and_samples_of_now_wait(mike):
     now = clock.database_now()
     note(mike, now - timedelta(minutes=20), utilization=40)
     note(mike, now, utilization=60)
-    assert tasks.roll_up() == 1 or now.minute < 20  # an hour may have ended meanwhile
+    assert tasks.record()[1] == 1 or now.minute < 20  # an hour may have ended meanwhile
     before = db.rows("SELECT * FROM gpu_telemetry_rollup ORDER BY seconds, at")
 
-    assert tasks.roll_up() == 0
+    assert tasks.record()[1] == 0
     assert db.rows("SELECT * FROM gpu_telemetry_rollup ORDER BY seconds, at") == before
     windows = read(shown(mike, device_of(mike), step=300))["items"]
     assert [w["metrics"]["utilization"]["last"] for w in windows] == [40, 60]
@@ -171,7 +174,7 @@ def test_partitions_are_made_ahead_and_dropped_after_their_time(mike):
 
 def test_rollups_go_after_their_own_time(mike):
     hour(mike)
-    while tasks.roll_up():
+    while tasks.record()[1]:
         pass
     parameters.change(name="rollup_days", value=1, by=None)
 

@@ -114,7 +114,7 @@ class Command(BaseCommand):
                 sandbox.close()
             transport.close()
 
-    def _config(self, options: dict[str, Any], outbox: Path) -> Config:
+    def _config(self, options: dict[str, Any], undelivered: Path) -> Config:
         return Config(
             name=options["name"],
             region=options["region"],
@@ -125,7 +125,7 @@ class Command(BaseCommand):
             memory_bytes=options["memory_mb"] * MIB,
             allow_client_code=settings.DEVELOPMENT,
             drain_seconds=options["drain_seconds"],
-            outbox=outbox,
+            undelivered=undelivered,
         )
 
     def _run(self, agent: Agent, options: dict[str, Any]) -> None:
