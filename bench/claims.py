@@ -44,7 +44,7 @@ _AHEAD = {"rank": "i"}
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--jobs", type=int, default=1_000_000)
-    options.add_argument("--claims", type=int, default=1000)
+    options.add_argument("--claims", type=int, default=500)
     arguments = options.parse_args()
     platform.prepare()
     import django
@@ -55,9 +55,13 @@ def main() -> int:
     keys = _miners()
     rows = []
     for what, parts in _shapes(arguments.jobs).items():
-        few = _p95(parts(SMALL), keys, arguments.claims // 2)
-        many = _p95(parts(arguments.jobs), keys, arguments.claims)
-        print(json.dumps({"what": what, "p95_ms": {SMALL: few, arguments.jobs: many}}), flush=True)
+        (half, few), (median, many) = (
+            _claims(parts(count), keys, arguments.claims) for count in (SMALL, arguments.jobs)
+        )
+        print(
+            json.dumps({"what": what, SMALL: {"p50": half, "p95": few}, "all": {"p50": median, "p95": many}}),
+            flush=True,
+        )
         rows.append(under(f"claim p95, {arguments.jobs} jobs queued: {what}", many, "ms", 10))
         rows.append(at_most(f"the same beside {SMALL} jobs", many, "ms", few, 2))
     print(json.dumps({"name": "claims", "results": rows}))
@@ -86,8 +90,8 @@ def _miners() -> list[Any]:
     return [seller.principal.key_id for seller in found]
 
 
-def _p95(parts: list[dict[str, Any]], keys: list[Any], claims: int) -> float:
-    """Milliseconds of a claim, 95th percentile."""
+def _claims(parts: list[dict[str, Any]], keys: list[Any], claims: int) -> tuple[float, float]:
+    """Milliseconds of a claim: median and 95th percentile. No more than half of the smallest queue is claimed."""
     from django.db import connections
 
     with connections["owner"].cursor() as owner:
@@ -95,8 +99,8 @@ def _p95(parts: list[dict[str, Any]], keys: list[Any], claims: int) -> float:
         for part in parts:
             owner.execute(_FILL.format(**part))
         owner.execute("VACUUM ANALYZE gpu_job_queue, gpu_job, gpu_job_class")  # what autovacuum does within a minute
-    times = sorted(_claim(key) for key in itertools.islice(itertools.cycle(keys), min(claims, SMALL)))
-    return round(times[int(len(times) * 0.95)] * 1000, 3)
+    times = sorted(_claim(key) for key in itertools.islice(itertools.cycle(keys), min(claims, SMALL // 2)))
+    return round(times[len(times) // 2] * 1000, 3), round(times[int(len(times) * 0.95)] * 1000, 3)
 
 
 def _claim(key: Any) -> float:

@@ -69,5 +69,6 @@ def test_a_claim_reads_the_heads_of_classes_and_not_the_queue(db, shape):
     (plan,) = database.row(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {call}", (key,))
 
     (top,) = json.loads(plan) if isinstance(plan, str) else plan
-    assert top["Plan"]["Shared Hit Blocks"] + top["Plan"]["Shared Read Blocks"] < 4000
+    pages = top["Plan"]["Shared Hit Blocks"] + top["Plan"]["Shared Read Blocks"]
+    assert pages < 4000, pages
     assert Job.objects.filter(state="leased").count() == 2

@@ -109,6 +109,7 @@ class Migration(migrations.Migration):
         ),
         migrations.RunSQL(
             """ALTER TABLE gpu_job_class SET (fillfactor = 50);
+               ALTER TABLE gpu_miner SET (fillfactor = 70);
                ALTER TABLE gpu_job_queue SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000)""",
             migrations.RunSQL.noop,
         ),

@@ -157,7 +157,8 @@ $$;
 -- occupies devices of it, and to the pool, within the slots that are theirs.
 -- No bitmap scans: only plain index scans mark the dead entries that leases leave in the small index `job_held`.
 CREATE OR REPLACE FUNCTION gpu_claim(p_key uuid, p_max int, p_kinds text[])
-RETURNS TABLE (code text, document text) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_bitmapscan = off AS $$
+RETURNS TABLE (code text, document text) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan
+  SET enable_bitmapscan = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
   m gpu_miner; free int; share record; picked uuid[] := '{}'; moment timestamptz; lease interval;
   classes int[]; named boolean[]; holders uuid[];

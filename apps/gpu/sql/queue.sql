@@ -22,6 +22,7 @@ DECLARE
 BEGIN
   SELECT id INTO hit FROM gpu_job_class WHERE key = k;
   IF FOUND THEN RETURN hit; END IF;
+  PERFORM pg_advisory_xact_lock(13);   -- two batches that make the same new classes in other orders would wait for each other
   INSERT INTO gpu_job_class (key, kind, gpu_model, min_vram_mb, cuda, region, model_names, min_reliability, miner, holder, budget, vtime)
   VALUES (k, p_kind, p_gpu_model, p_min_vram_mb, p_cuda, p_region, coalesce(p_models, '{}'), p_reliability, p_miner, p_holder, top, 0)
   ON CONFLICT (key) DO NOTHING;
@@ -29,17 +30,21 @@ BEGIN
   RETURN hit;
 END $$;
 
--- May this miner serve the class? CUDA versions compare as arrays of numbers; no score is no reliability.
+-- Has the miner one device with all that the class asks of a device? CUDA versions compare as arrays of numbers.
+CREATE OR REPLACE FUNCTION gpu_has_device(p_miner uuid, c gpu_job_class) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT EXISTS (
+    SELECT 1 FROM gpu_device d WHERE d.miner_id = p_miner AND d.active
+       AND (c.gpu_model IS NULL OR lower(d.model) = lower(c.gpu_model) OR (lower(c.gpu_model) = 'nvidia/any' AND d.kind = 'cuda'))
+       AND (c.min_vram_mb IS NULL OR d.memory_mb >= c.min_vram_mb)
+       AND (c.cuda IS NULL OR string_to_array(d.cuda, '.')::int[] >= c.cuda))
+$$;
+
+-- May this miner serve the class? No score is no reliability. Without a subquery, so that callers inline it.
 CREATE OR REPLACE FUNCTION gpu_serves(m gpu_miner, c gpu_job_class) RETURNS boolean LANGUAGE sql STABLE AS $$
   SELECT c.kind = ANY (m.kinds) AND (c.region IS NULL OR c.region = m.region)
      AND CASE WHEN c.miner IS NULL THEN c.budget >= m.price ELSE c.miner = m.id END
      AND c.model_names <@ m.model_names AND (c.min_reliability IS NULL OR m.reliability >= c.min_reliability)
-     AND ((c.gpu_model IS NULL AND c.min_vram_mb IS NULL AND c.cuda IS NULL) OR EXISTS (
-       SELECT 1 FROM gpu_device d WHERE d.miner_id = m.id AND d.active
-          AND (c.gpu_model IS NULL OR lower(d.model) = lower(c.gpu_model)
-               OR (lower(c.gpu_model) = 'nvidia/any' AND d.kind = 'cuda'))
-          AND (c.min_vram_mb IS NULL OR d.memory_mb >= c.min_vram_mb)
-          AND (c.cuda IS NULL OR string_to_array(d.cuda, '.')::int[] >= c.cuda)))
+     AND ((c.gpu_model IS NULL AND c.min_vram_mb IS NULL AND c.cuda IS NULL) OR gpu_has_device(m.id, c))
 $$;
 
 -- The classes with something in the queue that a miner may serve: from class to class along the index.
