@@ -99,15 +99,19 @@ BEGIN
 END $$;
 
 -- The client wants the work done again, and agrees that another miner sees his input. He deposits what the job had cost.
-CREATE OR REPLACE FUNCTION reexecution_open(p_client uuid, p_payment uuid, p_tolerance float8) RETURNS text
+-- p_tolerances: by kind, of those that declare a comparison.
+CREATE OR REPLACE FUNCTION reexecution_open(p_client uuid, p_payment uuid, p_tolerances jsonb) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE p trading_payment; cost numeric; deposit uuid := uuidv7(); purse bigint; code text;
+DECLARE p trading_payment; cost numeric; deposit uuid := uuidv7(); purse bigint; code text; tolerance float8;
 BEGIN
   PERFORM dispute_shown(p_client, p_payment);
   SELECT * INTO p FROM trading_payment WHERE id = p_payment FOR UPDATE;
   SELECT total INTO cost FROM trading_dispute WHERE payment_id = p_payment;
   IF p.client_id <> p_client THEN PERFORM trading_refuse(403, 'reexecution.client_only', 'the client alone decides who else sees his input');
   ELSIF p.state <> 'disputed' THEN PERFORM trading_refuse(409, 'payment.not_disputed', 'no dispute about this payment is open');
+  END IF;
+  SELECT (p_tolerances ->> j.kind)::float8 INTO tolerance FROM gpu_job j WHERE j.id = p.job;
+  IF tolerance IS NULL THEN PERFORM trading_refuse(409, 'reexecution.not_reproducible', 'machines need not agree on this kind: an operator decides');
   ELSIF EXISTS (SELECT FROM gpu_reexecution WHERE payment_id = p_payment) THEN
     PERFORM trading_refuse(409, 'reexecution.exists', 'this dispute is being decided by re-execution already');
   ELSIF NOT EXISTS (SELECT FROM gpu_job_result WHERE job_id = p.job) THEN
@@ -117,7 +121,7 @@ BEGIN
   code := (ledger_apply(ARRAY[deposit], ARRAY['hold'], ARRAY[purse], ARRAY[NULL::bigint], ARRAY[cost], ARRAY[NULL::uuid], ARRAY['rerun.deposit'], ARRAY[p_payment]))[1];
   IF code <> 'ok' THEN PERFORM trading_refuse(409, 'payment.insufficient_funds', 'the available balance does not cover the deposit'); END IF;
   INSERT INTO gpu_reexecution (payment_id, job, deposit, tolerance, state, due_at, created_at)
-  SELECT p_payment, p.job, deposit, p_tolerance, 'running', t, t FROM clock_timestamp() t;
+  SELECT p_payment, p.job, deposit, tolerance, 'running', t, t FROM clock_timestamp() t;
   RETURN dispute_shown(p_client, p_payment);
 END $$;
 
@@ -240,3 +244,9 @@ BEGIN
   UPDATE gpu_reexecution SET state = 'closed', due_at = NULL WHERE payment_id = x.payment_id;
   RETURN 'closed';
 END $$;
+
+-- For the console: the payment, and the desk's view of the dispute about it.
+CREATE OR REPLACE FUNCTION payment_page(p_payment uuid) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT (payment_shown(NULL, p_payment, NULL)::jsonb || CASE WHEN EXISTS (SELECT FROM trading_dispute d WHERE d.payment_id = p_payment)
+    THEN jsonb_build_object('desk', dispute_shown(NULL, p_payment)::jsonb) ELSE '{}' END)::text
+$$;

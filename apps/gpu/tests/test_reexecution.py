@@ -11,7 +11,7 @@ from aitbc.core.ids import uuid7
 from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT, MATMUL_OUTPUT
 from apps.gpu.runtimes import runtimes
-from apps.gpu.runtimes.contract import numeric_deviation
+from apps.gpu.runtimes.deviation import numeric
 from apps.gpu.tasks import judge
 from apps.gpu.tests.steps import fail, pass_time, read, refused, submit
 from apps.trading.models import Payment
@@ -270,13 +270,14 @@ def test_a_miner_that_blames_the_input_casts_no_vote(alice, mike, others, treasu
     ],
 )
 def test_deviation_is_relative_and_infinite_for_another_structure(a, b, deviation):
-    assert numeric_deviation(a, b) == pytest.approx(deviation)
+    assert numeric(a, b) == pytest.approx(deviation)
 
 
 def test_which_kinds_are_reproducible():
-    declared = {kind: runtime.reproducible.tolerance for kind, runtime in runtimes().items() if runtime.reproducible}
+    declared = {kind: runtime.tolerance for kind, runtime in runtimes().items() if runtime.deviation}
 
     assert declared == {"bench.matmul": 0, "onnx.infer": 1e-3, "text.embed": 1e-3}
-    compare = runtimes()["bench.matmul"].reproducible.compare
-    assert compare(RIGHT, RIGHT | {"tflops": 99.0})
-    assert not compare(RIGHT, WRONG)
+    compare = runtimes()["bench.matmul"].compare
+    assert compare(RIGHT, RIGHT | {"tflops": 99.0}, 0)
+    assert not compare(RIGHT, WRONG, 0)
+    assert not runtimes()["vision.ocr"].compare({}, {}, 1)

@@ -1,4 +1,4 @@
 from apps.marketplace.models.offers import Offer, OfferDevice, OfferTransition, owned_by
-from apps.marketplace.models.reputation import Reputation, Review
+from apps.marketplace.models.reputation import Review
 
-__all__ = ["Offer", "OfferDevice", "OfferTransition", "Reputation", "Review", "owned_by"]
+__all__ = ["Offer", "OfferDevice", "OfferTransition", "Review", "owned_by"]
