@@ -19,7 +19,6 @@ app.conf.task_routes = {
 }
 app.conf.beat_schedule = {
     "gpu.sweep": {"task": "gpu.sweep", "schedule": 2.0},
-    "gpu.judge": {"task": "gpu.judge", "schedule": 5.0},
     "gpu.dispatch": {"task": "gpu.dispatch", "schedule": 1.0},
     "trading.mature": {"task": "trading.mature", "schedule": 5.0},
     "trading.expire_holds": {"task": "trading.expire_holds", "schedule": 5.0},

@@ -39,8 +39,7 @@ def list_of(item: type[Schema], cursor: Any = str) -> type[Schema]:
 
 def shape(title: str, /, *, base: type[Schema] = Schema, **fields: Any) -> Any:
     """An object with these members, all there."""
-    members: dict[str, Any] = {field: (kind, ...) for field, kind in fields.items()}
-    return create_model(title, __base__=base, **members)
+    return create_model(title, __base__=base, **{name: (kind, ...) for name, kind in fields.items()})  # type: ignore
 
 
 class PageIn(Schema):

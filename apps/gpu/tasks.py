@@ -5,18 +5,12 @@ from celery import shared_task
 from aitbc.core.tasks import RETRY_UNAVAILABLE
 from apps.gpu import worker
 from apps.gpu.services import dispatch as dispatching
-from apps.gpu.services import reexecution, sweeps
+from apps.gpu.services import sweeps
 
 
 @shared_task(name="gpu.sweep", **RETRY_UNAVAILABLE)
 def sweep() -> dict[str, int]:
     return sweeps.sweep()
-
-
-@shared_task(name="gpu.judge", **RETRY_UNAVAILABLE)
-def judge() -> dict[str, int]:
-    """Compare what was run again, and bring disputes and checks of models on."""
-    return reexecution.judge()
 
 
 @shared_task(name="gpu.dispatch", ignore_result=True)

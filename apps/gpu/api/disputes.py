@@ -35,9 +35,8 @@ class ReasonIn(Strict):
     reason: Annotated[Note, Field(min_length=1)]
 
 
-@router.get(ONE, auth=ApiKey("money:read"), response=CHANGED, summary="A dispute")
+@router.get(ONE, auth=ApiKey("money:read"), response=CHANGED, summary="A dispute, for both parties")
 def get_dispute(request: HttpRequest, payment_id: UUID) -> HttpResponse:
-    """For both parties: deadlines, runs with what was measured, evidence of both sides."""
     return json_response(call("dispute_shown", caller(request).user_id, payment_id))
 
 
@@ -54,8 +53,7 @@ def attach(request: HttpRequest, payment_id: UUID, body: EvidenceIn) -> tuple[in
     return 200, call("dispute_attach", caller(request).user_id, payment_id, body.artifact, body.note)
 
 
-@router.post(ONE + "/appeal", response=CHANGED, summary="Ask for an operator's word")
+@router.post(ONE + "/appeal", response=CHANGED, summary="Appeal a verdict within its window")
 @idempotent("disputes.appeal")
 def appeal(request: HttpRequest, payment_id: UUID, body: ReasonIn) -> tuple[int, str]:
-    """By either party, within the window after a verdict."""
     return 200, call("reexecution_appeal", caller(request).user_id, payment_id, body.reason)

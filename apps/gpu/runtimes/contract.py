@@ -90,8 +90,8 @@ class Runtime:
     `run(input, context)` returns (output, metrics) or raises `RuntimeFailure`; it trusts the input to
     match `input_schema`. `artifacts(input)` names what must be fetched first. `available(device)` says
     in words why this machine cannot run it on a device of that kind, or None. `preload`: what a warm
-    process imports ahead. `deviation(a, b)` of the outputs of two machines for one input lies within
-    `tolerance`; without one they need not agree, and no dispute is decided by running the job again.
+    process imports ahead. `deviation(a, b)` of two machines' outputs for one input is at most
+    `tolerance`: the runtime's comparison (protocols 18); None: they need not agree.
     """
 
     kind: str
@@ -105,9 +105,6 @@ class Runtime:
     deviation: Callable[[Any, Any], float] | None = None
     tolerance: float = 0
     unit: str = UNIT
-
-    def compare(self, a: Any, b: Any, tolerance: float) -> bool:
-        return self.deviation is not None and self.deviation(a, b) <= tolerance
 
 
 def missing_packages(*modules: str) -> str | None:

@@ -14,8 +14,3 @@ def numeric(a: Any, b: Any) -> float:
     if type(a) in (int, float) and type(b) in (int, float):
         return float(abs(a - b) / max(1, abs(a), abs(b)))
     return 0.0 if type(a) is type(b) and a == b else math.inf
-
-
-def product(a: Any, b: Any) -> float:
-    """Of `bench.matmul`: the product is exact on every machine, how long it took is not."""
-    return 0.0 if (a.get("n"), a.get("root")) == (b.get("n"), b.get("root")) else math.inf

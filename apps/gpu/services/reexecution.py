@@ -16,14 +16,10 @@ TOLERANCES: Final = dumps({r.kind: r.tolerance for r in runtimes().values() if r
 def judge(limit: int = 20) -> dict[str, int]:
     """Compare the runs that are over, then take every step that is due -> how many of each."""
     done: Counter[str] = Counter()
-    query = "SELECT id, kind, tolerance, ms, failed::text, came::text, others::text FROM rerun_due(%s)"
-    for run, kind, tolerance, ms, failed, came, others in db.rows(query, (limit,)):
-        if came is None:
-            why = loads(failed)
-            state, measured, like = "differs" if why["blamed"] else "nothing", why, list[int]()
-        else:
-            state, measured, like = _compared(kind, tolerance, loads(came), loads(others))
-        call("rerun_record", run, state, dumps(measured | {"ms": ms}).decode(), like)
+    for run, kind, tolerance, *found in db.rows("SELECT * FROM rerun_due(%s)", (limit,)):
+        failed, came, others = (loads(text or "null") for text in found)
+        state, measured, like = _compared(kind, tolerance, came, others) if came else (failed["state"], failed, [])
+        call("rerun_record", run, state, dumps(measured).decode(), like)
         done[state] += 1
     while done.total() < 1000 and (step := call("reexecution_next")) is not None:
         done[step] += 1
@@ -32,10 +28,9 @@ def judge(limit: int = 20) -> dict[str, int]:
 
 def _compared(kind: str, tolerance: float, mine: Any, others: Any) -> tuple[str, dict[str, Any], list[int]]:
     """State of a run, what was measured, and the other runs that it agrees with; number 0 is the original."""
-    deviation = runtimes()[kind].deviation
-    assert deviation is not None  # or it would not have been run again
-    off = {other["number"]: deviation(_output(mine), _output(other)) for other in others}
-    measured = {"deviation": {str(n): off[n] for n in off}, "tolerance": tolerance, "metrics": mine["metrics"]}
+    far: Any = runtimes()[kind].deviation
+    off = {other["number"]: far(_output(mine), _output(other)) for other in others}
+    measured = {"deviation": {str(n): off[n] for n in off}, "tolerance": tolerance} | mine["measured"]
     like = [number for number in off if off[number] <= tolerance]
     return "agrees" if 0 in like else "differs", measured, [number for number in like if number]
 

@@ -61,26 +61,29 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION rerun_output(p_job uuid, p_number int) RETURNS json LANGUAGE sql STABLE AS $$
-  SELECT json_build_object('number', p_number, 'output', r.output, 'artifact', encode(r.output_artifact, 'hex'), 'metrics', r.metrics)
-    FROM gpu_job_result r WHERE r.job_id = p_job
+  SELECT json_build_object('number', p_number, 'output', r.output, 'artifact', encode(r.output_artifact, 'hex'),
+                           'measured', json_build_object('ms', j.units_ms, 'metrics', r.metrics))
+    FROM gpu_job_result r JOIN gpu_job j ON j.id = r.job_id WHERE r.job_id = p_job
 $$;
 
 -- Runs that are over, for the comparison: what came out, and what it is compared with (number 0: the original). A run past
 -- its deadline, or that a miner blames on its input, is ended first. `failed`: how a job without a result ended.
-CREATE OR REPLACE FUNCTION rerun_due(p_limit int) RETURNS TABLE (id uuid, kind text, tolerance float8, ms bigint, failed json, came json, others json)
+CREATE OR REPLACE FUNCTION rerun_due(p_limit int) RETURNS TABLE (id uuid, kind text, tolerance float8, failed text, came text, others text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE r gpu_rerun; j gpu_job; blame gpu_attempt;
 BEGIN
-  FOR r IN SELECT * FROM gpu_rerun x WHERE x.state = 'running' ORDER BY x.deadline LIMIT p_limit FOR UPDATE SKIP LOCKED LOOP
+  FOR r IN SELECT x.* FROM gpu_rerun x JOIN gpu_job y ON y.id = x.job WHERE x.state = 'running' AND (
+             y.state NOT IN ('queued', 'leased', 'running') OR x.deadline <= clock_timestamp()
+             OR EXISTS (SELECT FROM gpu_attempt a WHERE a.job_id = x.job AND a.fault = 'client'))
+            ORDER BY x.deadline LIMIT p_limit FOR UPDATE OF x SKIP LOCKED LOOP
     SELECT * INTO j FROM gpu_job x WHERE x.id = r.job;
     SELECT * INTO blame FROM gpu_attempt a WHERE a.job_id = r.job AND a.fault = 'client' ORDER BY a.attempt LIMIT 1;
-    IF j.state IN ('queued', 'leased', 'running') THEN
-      CONTINUE WHEN r.deadline > clock_timestamp() AND blame.id IS NULL;
-      PERFORM gpu_cancel(j.client_id, j.id);
-    END IF;
-    id := r.id; kind := j.kind; tolerance := r.tolerance; ms := j.units_ms; came := rerun_output(r.job, r.number);
+    IF j.state IN ('queued', 'leased', 'running') THEN PERFORM gpu_cancel(j.client_id, j.id); END IF;
+    id := r.id; kind := j.kind; tolerance := r.tolerance; came := rerun_output(r.job, r.number);
+    -- A model that a miner blames has failed; for a dispute one miner's word is no vote.
     failed := CASE WHEN came IS NULL THEN json_build_object('code', coalesce(blame.code, j.error_code, 'rerun.deadline'),
-                'message', coalesce(blame.message, j.error_message), 'blamed', blame.id IS NOT NULL AND r.expected IS NOT NULL) END;
+                'message', coalesce(blame.message, j.error_message),
+                'state', CASE WHEN blame.id IS NOT NULL AND r.expected IS NOT NULL THEN 'differs' ELSE 'nothing' END) END;
     others := CASE WHEN r.expected IS NOT NULL THEN json_build_array(json_build_object('number', 0, 'output', r.expected)) ELSE (
       SELECT json_agg(o) FROM (
         SELECT rerun_output(x.job, 0) AS o FROM gpu_reexecution x WHERE x.payment_id = r.about

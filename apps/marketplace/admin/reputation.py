@@ -9,19 +9,6 @@ from apps.marketplace.models import Review
 from apps.trading.services.escrow import call
 
 
-def _moderation(name: str, label: str, icon: str, after: str) -> Operation:
-    return Operation(
-        name=name,
-        label=label,
-        icon=icon,
-        question=f"{label} this review?",
-        effect="The score of whom it is about follows at once.",
-        done=f"Reviews {after}",
-        service=lambda review, by, fields: call("review_moderate", by.pk, review.pk, after),
-        is_apt=lambda review: review.state != after,
-    )
-
-
 @admin.register(Review)
 class ReviewAdmin(ReadOnlyAdmin):
     icon = "reviews"
@@ -30,9 +17,18 @@ class ReviewAdmin(ReadOnlyAdmin):
     list_filter = ("state",)
     search_fields = ("id", "deal", "author__email", "subject__email")
     fields = (("status", "overall"), ("author_shown", "subject_shown"), "deal", "text", "created_at")
-    operations = (
-        _moderation("approve", "Approve", "check", "approved"),
-        _moderation("reject", "Reject", "block", "rejected"),
+    operations = tuple(
+        Operation(
+            name=label.lower(),
+            label=label,
+            icon=icon,
+            question=f"{label} this review?",
+            effect="The score of whom it is about follows at once.",
+            done=f"Reviews {after}",
+            service=lambda row, by, _, to=after: call("review_moderate", by.pk, row.pk, to),  # type: ignore[misc]
+            is_apt=lambda row, to=after: row.state != to,  # type: ignore[misc]
+        )
+        for label, icon, after in (("Approve", "check", "approved"), ("Reject", "block", "rejected"))
     )
 
     status = state({"approved": "success", "pending": "warning", "rejected": "danger"})

@@ -18,8 +18,8 @@ router = Router(tags=["reputation"])
 read, write = PartyKey("jobs:read"), PartyKey("jobs:write")
 Words = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
 Tags = Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]], Field(max_length=10)]
-Part = Literal["overall", "performance", "communication", "reliability", "value"]
-Ratings = dict[Part, Annotated[int, Field(ge=1, le=5)]]
+Stars = Annotated[int, Field(ge=1, le=5)]
+Ratings = dict[Literal["overall", "performance", "communication", "reliability", "value"], Stars]
 ReviewOut = shape(
     "ReviewOut", id=UUID, deal=UUID, author=UUID, subject=UUID, state=Literal["pending", "approved", "rejected"],
     ratings=Ratings, text=str, tags=list[str], created_at=datetime, edited_at=datetime | None,
@@ -32,7 +32,6 @@ ReputationOut = shape(
 RankOut = shape("RankOut", user=UUID, score=int, level=str, completed=int)
 EventOut = shape("ReputationEventOut", number=int, cause=str, score=int, at=datetime)
 CHANGED: dict[Any, Any] = {200: ReviewOut} | errors(403, 404)
-EVENTS: dict[Any, Any] = {200: list_of(EventOut, int)} | errors(404)
 
 
 class ReviewPatch(Strict):
@@ -69,7 +68,6 @@ def list_reviews(request: HttpRequest, page: Query[PageIn], subject: UUID | None
 
 @router.patch("/reviews/{uuid:review_id}", auth=write, response=CHANGED, summary="Change a review")
 def edit_review(request: HttpRequest, review_id: UUID, body: ReviewPatch) -> HttpResponse:
-    """It is approved anew before it counts."""
     return json_response(call("review_edit", caller(request).user_id, review_id, body.model_dump_json()))
 
 
@@ -81,10 +79,7 @@ def delete_review(request: HttpRequest, review_id: UUID) -> HttpResponse:
 @router.get("/leaderboard", auth=None, response={200: list_of(RankOut)} | errors(), summary="The best")
 def leaderboard(request: HttpRequest, wanted: Query[RankIn]) -> HttpResponse:
     """Each with the part of the score that `by` names."""
-    rank, last = wanted.cursor.split(":") if wanted.cursor else (None, None)
-    return json_response(
-        call("reputation_leaderboard", wanted.by, rank and int(rank), last and UUID(last), wanted.limit)
-    )
+    return json_response(call("reputation_leaderboard", wanted.by, wanted.cursor, wanted.limit))
 
 
 @router.get("/{uuid:user_id}", auth=None, response={200: ReputationOut} | errors(404), summary="A user's score")
@@ -93,6 +88,6 @@ def get_reputation(request: HttpRequest, user_id: UUID) -> HttpResponse:
     return json_response(call("reputation_document", user_id))
 
 
-@router.get("/{uuid:user_id}/events", auth=None, response=EVENTS, summary="What moved a score")
+@router.get("/{uuid:user_id}/events", auth=None, response={200: list_of(EventOut, int)} | errors(404), summary="Events")
 def list_events(request: HttpRequest, user_id: UUID, cursor: int | None = None, limit: int = 50) -> HttpResponse:
     return json_response(call("reputation_history", user_id, cursor, min(max(limit, 1), 200)))

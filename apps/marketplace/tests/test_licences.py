@@ -87,7 +87,7 @@ def test_a_split_is_exact_and_off_by_less_than_a_unit(django_db_setup, django_db
     with django_db_blocker.unblock():
         found = db.value("SELECT split_exactly(%s::numeric, %s::numeric[])", (total, [str(w) for w in weights]))
     whole = sum(weights)
-    assert sum(found) == total
+    assert sum(map(int, found)) == total
     for part, weight in zip(found, weights, strict=True):
         assert abs(int(part) * (whole or len(weights)) - total * (weight if whole else 1)) < (whole or len(weights))
 

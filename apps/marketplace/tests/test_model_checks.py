@@ -9,7 +9,7 @@ from aitbc.core.testing.cast import AIT
 from apps.gpu.runtimes import onnx_infer
 from apps.gpu.runtimes.contract import Context, RuntimeFailure
 from apps.gpu.services.artifacts import path_of
-from apps.gpu.tasks import judge
+from apps.gpu.services.reexecution import judge
 from apps.gpu.tests.conftest import artifacts_dir  # noqa: F401 - fixture
 from apps.gpu.tests.steps import fail, read, refused, start
 from apps.marketplace.tests.test_licences import ASSETS, plan, publish
