@@ -175,21 +175,33 @@ BEGIN
         FROM gpu_dispute_evidence e WHERE e.payment_id = p_payment))::text;
 END $$;
 
--- Do what one re-execution needs next and say what that was; NULL when none needs anything.
+-- Do what one re-execution needs next and say what that was; NULL when none needs anything. One that cannot be handled
+-- waits a minute, and does not keep the others waiting.
 CREATE OR REPLACE FUNCTION reexecution_next() RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE x gpu_reexecution; p trading_payment;
+DECLARE x gpu_reexecution; p trading_payment; done text;
 BEGIN
   SELECT y.* INTO p FROM trading_payment y JOIN gpu_reexecution z ON z.payment_id = y.id
-   WHERE z.state <> 'closed' AND (z.due_at <= clock_timestamp() OR y.state <> 'disputed') ORDER BY z.due_at LIMIT 1 FOR UPDATE OF y SKIP LOCKED;
+   WHERE z.state <> 'closed' AND (z.due_at <= clock_timestamp() OR (y.state <> 'disputed' AND z.due_at IS NULL)) ORDER BY z.due_at LIMIT 1 FOR UPDATE OF y SKIP LOCKED;
   IF NOT FOUND THEN RETURN NULL; END IF;
   SELECT * INTO x FROM gpu_reexecution WHERE payment_id = p.id FOR UPDATE;
-  IF p.state <> 'disputed' THEN RETURN reexecution_close(x);
-  ELSIF x.state = 'decided' THEN   -- nobody appealed
-    PERFORM payment_resolve(rerun_arbiter(), p.id, CASE x.verdict WHEN 'refunded' THEN d.claimed ELSE 0 END, 'decided by re-execution: ' || x.verdict)
-       FROM trading_dispute d WHERE d.payment_id = p.id;
-    RETURN 'resolved';
-  END IF;
-  RETURN reexecution_turn(x, p);
+  BEGIN
+    done := CASE WHEN p.state <> 'disputed' THEN reexecution_close(x) WHEN x.state = 'decided' THEN reexecution_execute(x)
+                 ELSE reexecution_turn(x, p) END;
+  EXCEPTION WHEN integrity_constraint_violation OR data_exception OR SQLSTATE 'AI409' OR SQLSTATE 'AI422' THEN
+    RAISE WARNING 're-execution of %: %', p.id, SQLERRM;
+    UPDATE gpu_reexecution SET due_at = clock_timestamp() + interval '1 minute' WHERE payment_id = p.id;
+    PERFORM payment_announce('stuck', p.id, jsonb_build_object('reason', SQLERRM));
+    done := 'stuck';
+  END;
+  RETURN done;
+END $$;
+
+-- Nobody appealed.
+CREATE OR REPLACE FUNCTION reexecution_execute(x gpu_reexecution) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM payment_resolve(rerun_arbiter(), x.payment_id, CASE x.verdict WHEN 'refunded' THEN d.claimed ELSE 0 END, 'decided by re-execution: ' || x.verdict)
+     FROM trading_dispute d WHERE d.payment_id = x.payment_id;
+  RETURN 'resolved';
 END $$;
 
 -- Count the votes; decide, or have the work done once more, or leave it to an operator.

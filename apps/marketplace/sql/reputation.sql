@@ -219,6 +219,7 @@ $$;
 CREATE OR REPLACE FUNCTION reputation_rebuild() RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE u uuid; r marketplace_reputation; n int := 0;
 BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('reputation.collect', 0));   -- which locks users in another order
   FOR u IN SELECT user_id FROM marketplace_reputation ORDER BY user_id LOOP
     r := reputation_locked(u);
     IF reputation_fold(u, r.computed_at) IS DISTINCT FROM r THEN
