@@ -21,7 +21,6 @@ app.conf.task_routes = {
 }
 app.conf.beat_schedule = {
     "gpu.sweep": {"task": "gpu.sweep", "schedule": 2.0},
-    "gpu.judge": {"task": "gpu.judge", "schedule": 5.0},
     "gpu.dispatch": {"task": "gpu.dispatch", "schedule": 1.0},
     "marketplace.run_orders": {"task": "marketplace.run_orders", "schedule": 1.0},
     "gpu.record": {"task": "gpu.record", "schedule": 60.0},

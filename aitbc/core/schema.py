@@ -1,6 +1,7 @@
 """OpenAPI of both APIs: every operation also documents its errors as problem documents."""
 
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
@@ -34,6 +35,16 @@ def list_of(item: type[Schema], cursor: Any = str) -> type[Schema]:
     """A page of a list; `next` is the cursor of the one after it."""
     fields: dict[str, Any] = {"items": (list[item], ...), "next": (cursor | None, ...)}  # type: ignore[valid-type]
     return create_model(item.__name__.removesuffix("Out") + "List", __base__=Schema, **fields)
+
+
+def shape(title: str, /, *, base: type[Schema] = Schema, **fields: Any) -> Any:
+    """An object with these members, all there."""
+    return create_model(title, __base__=base, **{name: (kind, ...) for name, kind in fields.items()})  # type: ignore
+
+
+class PageIn(Schema):
+    cursor: UUID | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
 def cursor_parameter() -> Any:

@@ -6,19 +6,13 @@ from celery import shared_task
 from aitbc.core import db
 from aitbc.core.tasks import RETRY_UNAVAILABLE
 from apps.gpu import worker
-from apps.gpu.services import challenges, reexecution, reliability, sweeps, uploads
+from apps.gpu.services import challenges, reliability, sweeps, uploads
 from apps.gpu.services import dispatch as dispatching
 
 
 @shared_task(name="gpu.sweep", **RETRY_UNAVAILABLE)
 def sweep() -> dict[str, int]:
     return sweeps.sweep()
-
-
-@shared_task(name="gpu.judge", **RETRY_UNAVAILABLE)
-def judge() -> dict[str, int]:
-    """Compare what was run again, and bring disputes and checks of models on."""
-    return reexecution.judge()
 
 
 @shared_task(name="gpu.challenge", **RETRY_UNAVAILABLE)

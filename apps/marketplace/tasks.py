@@ -3,6 +3,7 @@
 from celery import shared_task
 
 from aitbc.core.tasks import RETRY_UNAVAILABLE
+from apps.gpu.services import reexecution
 from apps.marketplace.services import orders
 from apps.trading.services.escrow import call
 
@@ -14,6 +15,6 @@ def run_orders() -> dict[str, int]:
 
 
 @shared_task(name="marketplace.collect", **RETRY_UNAVAILABLE)
-def collect(limit: int = 1000) -> int:
-    """What deals and disputes that ended mean for the scores of their parties."""
-    return int(call("reputation_collect", limit))
+def collect(limit: int = 1000) -> dict[str, int]:
+    """What work that was done again decides, and what ended deals and disputes mean for scores."""
+    return {**reexecution.judge(), "noted": int(call("reputation_collect", limit))}

@@ -12,7 +12,6 @@ HERE = Path(__file__).parent
 
 # Not reached yet: rule -> the issue that brings it.
 COMING = {
-    18: "GPU and marketplace",  # disputes by re-execution
     23: "GPU and marketplace",  # sealed auctions
     31: "GPU and marketplace",  # privacy tiers and encrypted inputs
 }
@@ -21,6 +20,7 @@ PARTLY = {
     7: ("a setting that has jobs priced in CREDIT", "Money and chain"),
     8: ("key ids can be rotated, bridge validators", "Money and chain"),
     9: ("a one-time code; two persons and a delay for changing parameters and roles", "Money and chain"),
+    18: ("consent at submission: it is given at the dispute", "GPU and marketplace"),
     32: ("rootless containers and leased Ray clusters", "GPU and marketplace"),
     34: ("login throttles in PostgreSQL", "Platform and console"),
 }

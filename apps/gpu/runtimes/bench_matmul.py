@@ -7,8 +7,8 @@ import time
 from typing import Any, Final
 
 from aitbc.chain import merkle
-from apps.gpu.runtimes import matrices
-from apps.gpu.runtimes.contract import Context, Reproducible, Runtime, closed, missing_packages, numeric_deviation
+from apps.gpu.runtimes import deviation, matrices
+from apps.gpu.runtimes.contract import Context, Runtime, closed, missing_packages
 
 MAX_REPEATS: Final = 1_000
 
@@ -54,17 +54,8 @@ def available(device: str) -> str | None:
     return missing_packages("numpy") if device == "cpu" else missing_packages("numpy", "torch")
 
 
-def _deviation(a: Any, b: Any) -> float:
-    """The product is exact on every machine; how long it took is not."""
-    return numeric_deviation(*({"n": x.get("n"), "root": x.get("root")} for x in (a, b)))
-
-
 RUNTIME: Final = Runtime(
-    kind="bench.matmul",
-    input_schema=INPUT,
-    output_schema=OUTPUT,
-    run=run,
-    available=available,
-    preload=("numpy",),
-    reproducible=Reproducible(0, _deviation),
-)
+    kind="bench.matmul", input_schema=INPUT, output_schema=OUTPUT, run=run, available=available, preload=("numpy",),
+    # The product is exact on every machine, how long it took is not.
+    deviation=lambda a, b: deviation.numeric([a.get("n"), a.get("root")], [b.get("n"), b.get("root")]),
+)  # fmt: skip

@@ -5,7 +5,6 @@ NumPy, onnxruntime and the like only inside its functions: importing all of them
 and some 150 MB that no web worker should carry.
 """
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -81,17 +80,6 @@ class Context:
         return self.artifacts[sha256]
 
 
-@dataclass(frozen=True)
-class Reproducible:
-    """Two machines' outputs for one input lie within `tolerance` of each other, by `deviation` (0: alike)."""
-
-    tolerance: float
-    deviation: Callable[[Any, Any], float]
-
-    def compare(self, a: Any, b: Any, tolerance: float | None = None) -> bool:
-        return self.deviation(a, b) <= (self.tolerance if tolerance is None else tolerance)
-
-
 Run = Callable[[Any, Context], tuple[Any, dict[str, Any]]]
 
 
@@ -103,7 +91,8 @@ class Runtime:
     `run(input, context)` returns (output, metrics) or raises `RuntimeFailure`; it trusts the input to
     match `input_schema`. `artifacts(input)` names what must be fetched first. `available(device)` says
     in words why this machine cannot run it on a device of that kind, or None. `preload`: what a warm
-    process imports ahead. `reproducible`: disputes may be decided by running the job again elsewhere.
+    process imports ahead. `deviation(a, b)` of two machines' outputs for one input is at most
+    `tolerance`: the runtime's comparison (protocols 18); None: they need not agree.
     """
 
     kind: str
@@ -114,7 +103,8 @@ class Runtime:
     runs_client_code: bool = False
     artifacts: Callable[[Any], tuple[str, ...]] = lambda _: ()
     preload: tuple[str, ...] = ()
-    reproducible: Reproducible | None = None
+    deviation: Callable[[Any, Any], float] | None = None
+    tolerance: float = 0
     unit: str = UNIT
 
 
@@ -124,15 +114,3 @@ def missing_packages(*modules: str) -> str | None:
 
     absent = [name for name in modules if find_spec(name) is None]
     return f"not installed: {', '.join(absent)}" if absent else None
-
-
-def numeric_deviation(a: Any, b: Any) -> float:
-    """The largest |a - b| / max(1, |a|, |b|) over the numbers of two JSON values; infinite where they differ
-    in anything else: shape, keys, words, truth values."""
-    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
-        return max((numeric_deviation(a[name], b[name]) for name in a), default=0.0)
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return max(map(numeric_deviation, a, b), default=0.0)
-    if type(a) in (int, float) and type(b) in (int, float):
-        return float(abs(a - b) / max(1, abs(a), abs(b)))
-    return 0.0 if type(a) is type(b) and a == b else math.inf

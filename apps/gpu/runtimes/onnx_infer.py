@@ -4,18 +4,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from apps.gpu.runtimes import onnx_model
-from apps.gpu.runtimes.contract import (
-    SHA256,
-    Context,
-    Reproducible,
-    Runtime,
-    closed,
-    invalid_input,
-    invalid_model,
-    missing_packages,
-    numeric_deviation,
-)
+from apps.gpu.runtimes import deviation, onnx_model
+from apps.gpu.runtimes.contract import SHA256, Context, Runtime, closed, invalid_input, invalid_model, missing_packages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,5 +144,6 @@ RUNTIME: Final = Runtime(
     runs_client_code=True,
     artifacts=artifacts,
     preload=("numpy", "onnxruntime"),
-    reproducible=Reproducible(1e-3, numeric_deviation),
+    deviation=deviation.numeric,
+    tolerance=1e-3,
 )

@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from apps.gpu.runtimes.contract import Context, Reproducible, Runtime, closed, missing_packages, numeric_deviation
+from apps.gpu.runtimes import deviation
+from apps.gpu.runtimes.contract import Context, Runtime, closed, missing_packages
 
 DIMENSIONS: Final = 384
 # The wheel is a repack by a third party, so the weights are held against the hash they were reviewed at.
@@ -68,5 +69,6 @@ RUNTIME: Final = Runtime(
     run=run,
     available=available,
     preload=("torch", "sentence_transformers"),
-    reproducible=Reproducible(1e-3, numeric_deviation),
+    deviation=deviation.numeric,
+    tolerance=1e-3,
 )

@@ -10,7 +10,7 @@ import orjson
 
 from aitbc.accounts import parameters
 from aitbc.core import db, money, ports
-from aitbc.core.errors import Conflict, DomainError, Invalid, NotFound, TooMany
+from aitbc.core.errors import Conflict, DomainError, Forbidden, Invalid, NotFound, TooMany
 from aitbc.core.ids import is_uuid7, uuid7
 from apps.gpu.runtimes import misfits, runtimes
 from apps.gpu.services.artifacts import require_access
@@ -104,7 +104,7 @@ def submit(*, client: UUID, order: Order, key: str | None, digest: bytes | None)
     """One job under an optional Idempotency-Key -> (`ok`, `replay` or a state of the key, job document)."""
     try:
         item = prepare(client, order)
-    except (NotFound, Conflict):
+    except (NotFound, Conflict, Forbidden):
         if earlier := _by_key(client, key, digest) or _by_id(client, order):
             return earlier
         raise
@@ -154,7 +154,7 @@ def _outcome(code: str, document: Any) -> tuple[str, Any] | DomainError:
 def _try_prepare(client: UUID, order: Order) -> dict[str, Any] | tuple[str, str] | DomainError:
     try:
         return prepare(client, order)
-    except (NotFound, Conflict) as error:
+    except (NotFound, Conflict, Forbidden) as error:
         return _by_id(client, order) or error
     except DomainError as error:
         return error

@@ -61,26 +61,29 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION rerun_output(p_job uuid, p_number int) RETURNS json LANGUAGE sql STABLE AS $$
-  SELECT json_build_object('number', p_number, 'output', r.output, 'artifact', encode(r.output_artifact, 'hex'), 'metrics', r.metrics)
-    FROM gpu_job_result r WHERE r.job_id = p_job
+  SELECT json_build_object('number', p_number, 'output', r.output, 'artifact', encode(r.output_artifact, 'hex'),
+                           'measured', json_build_object('ms', j.units_ms, 'metrics', r.metrics))
+    FROM gpu_job_result r JOIN gpu_job j ON j.id = r.job_id WHERE r.job_id = p_job
 $$;
 
 -- Runs that are over, for the comparison: what came out, and what it is compared with (number 0: the original). A run past
 -- its deadline, or that a miner blames on its input, is ended first. `failed`: how a job without a result ended.
-CREATE OR REPLACE FUNCTION rerun_due(p_limit int) RETURNS TABLE (id uuid, kind text, tolerance float8, ms bigint, failed json, came json, others json)
+CREATE OR REPLACE FUNCTION rerun_due(p_limit int) RETURNS TABLE (id uuid, kind text, tolerance float8, failed text, came text, others text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE r gpu_rerun; j gpu_job; blame gpu_attempt;
 BEGIN
-  FOR r IN SELECT * FROM gpu_rerun x WHERE x.state = 'running' ORDER BY x.deadline LIMIT p_limit FOR UPDATE SKIP LOCKED LOOP
+  FOR r IN SELECT x.* FROM gpu_rerun x JOIN gpu_job y ON y.id = x.job WHERE x.state = 'running' AND (
+             y.state NOT IN ('queued', 'leased', 'running') OR x.deadline <= clock_timestamp()
+             OR EXISTS (SELECT FROM gpu_attempt a WHERE a.job_id = x.job AND a.fault = 'client'))
+            ORDER BY x.deadline LIMIT p_limit FOR UPDATE OF x SKIP LOCKED LOOP
     SELECT * INTO j FROM gpu_job x WHERE x.id = r.job;
     SELECT * INTO blame FROM gpu_attempt a WHERE a.job_id = r.job AND a.fault = 'client' ORDER BY a.attempt LIMIT 1;
-    IF j.state IN ('queued', 'leased', 'running') THEN
-      CONTINUE WHEN r.deadline > clock_timestamp() AND blame.id IS NULL;
-      PERFORM gpu_cancel(j.client_id, j.id);
-    END IF;
-    id := r.id; kind := j.kind; tolerance := r.tolerance; ms := j.units_ms; came := rerun_output(r.job, r.number);
+    IF j.state IN ('queued', 'leased', 'running') THEN PERFORM gpu_cancel(j.client_id, j.id); END IF;
+    id := r.id; kind := j.kind; tolerance := r.tolerance; came := rerun_output(r.job, r.number);
+    -- A model that a miner blames has failed; for a dispute one miner's word is no vote.
     failed := CASE WHEN came IS NULL THEN json_build_object('code', coalesce(blame.code, j.error_code, 'rerun.deadline'),
-                'message', coalesce(blame.message, j.error_message), 'blamed', blame.id IS NOT NULL AND r.expected IS NOT NULL) END;
+                'message', coalesce(blame.message, j.error_message),
+                'state', CASE WHEN blame.id IS NOT NULL AND r.expected IS NOT NULL THEN 'differs' ELSE 'nothing' END) END;
     others := CASE WHEN r.expected IS NOT NULL THEN json_build_array(json_build_object('number', 0, 'output', r.expected)) ELSE (
       SELECT json_agg(o) FROM (
         SELECT rerun_output(x.job, 0) AS o FROM gpu_reexecution x WHERE x.payment_id = r.about
@@ -99,15 +102,19 @@ BEGIN
 END $$;
 
 -- The client wants the work done again, and agrees that another miner sees his input. He deposits what the job had cost.
-CREATE OR REPLACE FUNCTION reexecution_open(p_client uuid, p_payment uuid, p_tolerance float8) RETURNS text
+-- p_tolerances: by kind, of those that declare a comparison.
+CREATE OR REPLACE FUNCTION reexecution_open(p_client uuid, p_payment uuid, p_tolerances jsonb) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE p trading_payment; cost numeric; deposit uuid := uuidv7(); purse bigint; code text;
+DECLARE p trading_payment; cost numeric; deposit uuid := uuidv7(); purse bigint; code text; tolerance float8;
 BEGIN
   PERFORM dispute_shown(p_client, p_payment);
   SELECT * INTO p FROM trading_payment WHERE id = p_payment FOR UPDATE;
   SELECT total INTO cost FROM trading_dispute WHERE payment_id = p_payment;
   IF p.client_id <> p_client THEN PERFORM trading_refuse(403, 'reexecution.client_only', 'the client alone decides who else sees his input');
   ELSIF p.state <> 'disputed' THEN PERFORM trading_refuse(409, 'payment.not_disputed', 'no dispute about this payment is open');
+  END IF;
+  SELECT (p_tolerances ->> j.kind)::float8 INTO tolerance FROM gpu_job j WHERE j.id = p.job;
+  IF tolerance IS NULL THEN PERFORM trading_refuse(409, 'reexecution.not_reproducible', 'machines need not agree on this kind: an operator decides');
   ELSIF EXISTS (SELECT FROM gpu_reexecution WHERE payment_id = p_payment) THEN
     PERFORM trading_refuse(409, 'reexecution.exists', 'this dispute is being decided by re-execution already');
   ELSIF NOT EXISTS (SELECT FROM gpu_job_result WHERE job_id = p.job) THEN
@@ -117,7 +124,7 @@ BEGIN
   code := (ledger_apply(ARRAY[deposit], ARRAY['hold'], ARRAY[purse], ARRAY[NULL::bigint], ARRAY[cost], ARRAY[NULL::uuid], ARRAY['rerun.deposit'], ARRAY[p_payment]))[1];
   IF code <> 'ok' THEN PERFORM trading_refuse(409, 'payment.insufficient_funds', 'the available balance does not cover the deposit'); END IF;
   INSERT INTO gpu_reexecution (payment_id, job, deposit, tolerance, state, due_at, created_at)
-  SELECT p_payment, p.job, deposit, p_tolerance, 'running', t, t FROM clock_timestamp() t;
+  SELECT p_payment, p.job, deposit, tolerance, 'running', t, t FROM clock_timestamp() t;
   RETURN dispute_shown(p_client, p_payment);
 END $$;
 
@@ -168,21 +175,33 @@ BEGIN
         FROM gpu_dispute_evidence e WHERE e.payment_id = p_payment))::text;
 END $$;
 
--- Do what one re-execution needs next and say what that was; NULL when none needs anything.
+-- Do what one re-execution needs next and say what that was; NULL when none needs anything. One that cannot be handled
+-- waits a minute, and does not keep the others waiting.
 CREATE OR REPLACE FUNCTION reexecution_next() RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE x gpu_reexecution; p trading_payment;
+DECLARE x gpu_reexecution; p trading_payment; done text;
 BEGIN
   SELECT y.* INTO p FROM trading_payment y JOIN gpu_reexecution z ON z.payment_id = y.id
-   WHERE z.state <> 'closed' AND (z.due_at <= clock_timestamp() OR y.state <> 'disputed') ORDER BY z.due_at LIMIT 1 FOR UPDATE OF y SKIP LOCKED;
+   WHERE z.state <> 'closed' AND (z.due_at <= clock_timestamp() OR (y.state <> 'disputed' AND z.due_at IS NULL)) ORDER BY z.due_at LIMIT 1 FOR UPDATE OF y SKIP LOCKED;
   IF NOT FOUND THEN RETURN NULL; END IF;
   SELECT * INTO x FROM gpu_reexecution WHERE payment_id = p.id FOR UPDATE;
-  IF p.state <> 'disputed' THEN RETURN reexecution_close(x);
-  ELSIF x.state = 'decided' THEN   -- nobody appealed
-    PERFORM payment_resolve(rerun_arbiter(), p.id, CASE x.verdict WHEN 'refunded' THEN d.claimed ELSE 0 END, 'decided by re-execution: ' || x.verdict)
-       FROM trading_dispute d WHERE d.payment_id = p.id;
-    RETURN 'resolved';
-  END IF;
-  RETURN reexecution_turn(x, p);
+  BEGIN
+    done := CASE WHEN p.state <> 'disputed' THEN reexecution_close(x) WHEN x.state = 'decided' THEN reexecution_execute(x)
+                 ELSE reexecution_turn(x, p) END;
+  EXCEPTION WHEN integrity_constraint_violation OR data_exception OR SQLSTATE 'AI409' OR SQLSTATE 'AI422' THEN
+    RAISE WARNING 're-execution of %: %', p.id, SQLERRM;
+    UPDATE gpu_reexecution SET due_at = clock_timestamp() + interval '1 minute' WHERE payment_id = p.id;
+    PERFORM payment_announce('stuck', p.id, jsonb_build_object('reason', SQLERRM));
+    done := 'stuck';
+  END;
+  RETURN done;
+END $$;
+
+-- Nobody appealed.
+CREATE OR REPLACE FUNCTION reexecution_execute(x gpu_reexecution) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM payment_resolve(rerun_arbiter(), x.payment_id, CASE x.verdict WHEN 'refunded' THEN d.claimed ELSE 0 END, 'decided by re-execution: ' || x.verdict)
+     FROM trading_dispute d WHERE d.payment_id = x.payment_id;
+  RETURN 'resolved';
 END $$;
 
 -- Count the votes; decide, or have the work done once more, or leave it to an operator.
@@ -240,3 +259,9 @@ BEGIN
   UPDATE gpu_reexecution SET state = 'closed', due_at = NULL WHERE payment_id = x.payment_id;
   RETURN 'closed';
 END $$;
+
+-- For the console: the payment, and the desk's view of the dispute about it.
+CREATE OR REPLACE FUNCTION payment_page(p_payment uuid) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT (payment_shown(NULL, p_payment, NULL)::jsonb || CASE WHEN EXISTS (SELECT FROM trading_dispute d WHERE d.payment_id = p_payment)
+    THEN jsonb_build_object('desk', dispute_shown(NULL, p_payment)::jsonb) ELSE '{}' END)::text
+$$;

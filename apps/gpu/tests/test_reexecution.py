@@ -11,8 +11,8 @@ from aitbc.core.ids import uuid7
 from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT, MATMUL_OUTPUT
 from apps.gpu.runtimes import runtimes
-from apps.gpu.runtimes.contract import numeric_deviation
-from apps.gpu.tasks import judge
+from apps.gpu.runtimes.deviation import numeric
+from apps.gpu.services.reexecution import judge
 from apps.gpu.tests.steps import fail, pass_time, read, refused, submit
 from apps.trading.models import Payment
 from apps.trading.services import escrow, ledger
@@ -270,13 +270,13 @@ def test_a_miner_that_blames_the_input_casts_no_vote(alice, mike, others, treasu
     ],
 )
 def test_deviation_is_relative_and_infinite_for_another_structure(a, b, deviation):
-    assert numeric_deviation(a, b) == pytest.approx(deviation)
+    assert numeric(a, b) == pytest.approx(deviation)
 
 
 def test_which_kinds_are_reproducible():
-    declared = {kind: runtime.reproducible.tolerance for kind, runtime in runtimes().items() if runtime.reproducible}
+    declared = {kind: runtime.tolerance for kind, runtime in runtimes().items() if runtime.deviation}
 
     assert declared == {"bench.matmul": 0, "onnx.infer": 1e-3, "text.embed": 1e-3}
-    compare = runtimes()["bench.matmul"].reproducible.compare
-    assert compare(RIGHT, RIGHT | {"tflops": 99.0})
-    assert not compare(RIGHT, WRONG)
+    deviation = runtimes()["bench.matmul"].deviation
+    assert deviation(RIGHT, RIGHT | {"tflops": 99.0}) == 0
+    assert deviation(RIGHT, WRONG) == math.inf

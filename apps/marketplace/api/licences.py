@@ -6,22 +6,34 @@ from uuid import UUID
 
 import orjson
 from django.http import HttpRequest, HttpResponse
-from ninja import Query, Router, Schema
+from ninja import Query, Router
 from pydantic import Field
 
 from aitbc.core.auth import ApiKey, PartyKey, caller
 from aitbc.core.errors import Invalid
 from aitbc.core.idempotency import idempotent, json_response
 from aitbc.core.ids import uuid7
-from aitbc.core.schema import Money, MoneyIn, Strict, Text, errors, list_of
+from aitbc.core.schema import Money, MoneyIn, PageIn, Strict, Text, errors, list_of, shape
+from apps.gpu.api.disputes import ReasonIn, What
 from apps.gpu.api.schemas import Name, Sha256
 from apps.gpu.runtimes import misfits
 from apps.trading.services.escrow import call
 
 router = Router(tags=["marketplace"])
 sell, buy = PartyKey("offers:write"), ApiKey("money:write")
-ASSET = "/assets/{uuid:asset_id}"
 Word = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+AssetOut = shape(
+    "AssetOut", id=UUID, owner=UUID, artifact=str, name=str, kind=str, listed=bool, verification=What | None,
+    plans=list[What], royalties=list[What],
+)  # fmt: skip
+LicenceOut = shape(
+    "LicenceOut", id=UUID, asset=UUID, artifact=str, type=str, terms=str, expires_at=datetime | None,
+    revoked_at=datetime | None, valid=bool,
+)  # fmt: skip
+BundleOut = shape("BundleOut", id=UUID, name=str, price=Money, plans=list[UUID])
+SaleOut = shape("SaleOut", id=UUID, price=Money, fee=Money, shares=list[What], licences=list[What])
+CHANGED: dict[Any, Any] = {200: AssetOut} | errors(403, 404, 409)
+REVOKED: dict[Any, Any] = {200: LicenceOut} | errors(403, 404)
 
 
 class PlanIn(Strict):
@@ -41,8 +53,8 @@ class RoyaltyIn(Strict):
 class ReferenceIn(Strict):
     """What the model computes: an input of onnx.infer without its model, and the output it must give."""
 
-    input: dict[str, Any]
-    expected: dict[str, Any]
+    input: What
+    expected: What
     tolerance: Annotated[float, Field(ge=0, le=1)] = 1e-3
 
 
@@ -66,70 +78,27 @@ class SaleIn(Strict):
     item: UUID = Field(description="A plan or a bundle.")
 
 
-class RevocationIn(Strict):
-    reason: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00]*$")]
-
-
-class AssetOut(Schema):
-    id: UUID
-    owner: UUID
-    artifact: str
-    name: str
-    listed: bool
-    verification: dict[str, Any] | None = Field(description="Of the last check; null before the first.")
-    plans: list[dict[str, Any]]
-    royalties: list[dict[str, Any]]
-
-
-class BundleOut(Schema):
-    id: UUID
-    price: Money
-    plans: list[UUID]
-
-
-class LicenceOut(Schema):
-    id: UUID
-    asset: UUID
-    artifact: str
-    type: str
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    valid: bool
-
-
-class SaleOut(Schema):
-    id: UUID
-    price: Money
-    fee: Money
-    shares: list[dict[str, Any]]
-    licences: list[LicenceOut]
-
-
-CHANGED: dict[Any, Any] = {200: AssetOut} | errors(403, 404, 409)
-
-
 @router.post("/assets", auth=sell, response={201: AssetOut} | errors(403, 404), summary="Publish a model or data")
 @idempotent("assets.publish")
 def publish(request: HttpRequest, body: AssetIn) -> tuple[int, str]:
     """Bytes that you uploaded. Licensees' jobs may name them; nobody gets to download them."""
     said = body.dict() | {"plans": [plan.dict() | {"units": str(plan.price.units)} for plan in body.plans]}
-    given = body.reference and misfits("onnx.infer", "input", body.reference.input | {"model": body.artifact})
-    if given or (body.reference and misfits("onnx.infer", "output", body.reference.expected)):
-        raise Invalid.field("reference", "an input of onnx.infer without its model, and an output")
+    if (known := body.reference) and misfits("onnx.infer", "input", known.input | {"model": body.artifact}):
+        raise Invalid.field("reference", "no input of onnx.infer without its model")
     return 201, call("asset_publish", caller(request).user_id, uuid7(), orjson.dumps(said).decode())
 
 
 @router.get("/assets", auth=None, response={200: list_of(AssetOut, UUID)} | errors(), summary="Models and data")
-def list_assets(request: HttpRequest, cursor: UUID | None = None, limit: int = Query(50, ge=1, le=200)) -> HttpResponse:
-    return json_response(call("assets_listed", cursor, limit))
+def list_assets(request: HttpRequest, page: Query[PageIn]) -> HttpResponse:
+    return json_response(call("assets_listed", page.cursor, page.limit))
 
 
-@router.delete(ASSET, auth=sell, response=CHANGED, summary="Withdraw an asset from sale")
+@router.delete("/assets/{uuid:asset_id}", auth=sell, response=CHANGED, summary="Withdraw an asset from sale")
 def withdraw(request: HttpRequest, asset_id: UUID) -> HttpResponse:
     return json_response(call("asset_withdraw", caller(request).user_id, asset_id))
 
 
-@router.post(ASSET + "/checks", auth=sell, response=CHANGED, summary="Verify a model by running it")
+@router.post("/assets/{uuid:asset_id}/checks", auth=sell, response=CHANGED, summary="Verify a model by running it")
 @idempotent("assets.check")
 def check(request: HttpRequest, asset_id: UUID) -> tuple[int, str]:
     """On a miner of somebody else, on the reference input, at your cost. The badge follows the last check."""
@@ -139,8 +108,7 @@ def check(request: HttpRequest, asset_id: UUID) -> tuple[int, str]:
 @router.post("/bundles", auth=sell, response={201: BundleOut} | errors(403), summary="Sell several plans as one")
 @idempotent("bundles.publish")
 def bundle(request: HttpRequest, body: BundleIn) -> tuple[int, str]:
-    terms = (body.name, body.price.units, body.plans)
-    return 201, call("bundle_publish", caller(request).user_id, uuid7(), *terms)
+    return 201, call("bundle_publish", caller(request).user_id, uuid7(), body.name, body.price.units, body.plans)
 
 
 @router.post("/licences", auth=buy, response={201: SaleOut} | errors(403, 404, 409), summary="Buy a licence")
@@ -150,21 +118,13 @@ def buy_licence(request: HttpRequest, body: SaleIn) -> tuple[int, str]:
     return 201, call("licence_buy", caller(request).user_id, body.id, body.item)
 
 
-@router.get("/licences", auth=buy, response={200: list_of(LicenceOut, UUID)} | errors(403), summary="Your licences")
-def list_licences(
-    request: HttpRequest, cursor: UUID | None = None, limit: int = Query(50, ge=1, le=200)
-) -> HttpResponse:
-    """Those that you hold, and those that you sold."""
-    return json_response(call("licences_of", caller(request).user_id, cursor, limit))
+@router.get("/licences", auth=buy, response={200: list_of(LicenceOut, UUID)} | errors(403), summary="Bought and sold")
+def list_licences(request: HttpRequest, page: Query[PageIn]) -> HttpResponse:
+    return json_response(call("licences_of", caller(request).user_id, page.cursor, page.limit))
 
 
-@router.post(
-    "/licences/{uuid:licence_id}/revoke",
-    auth=sell,
-    response={200: LicenceOut} | errors(403, 404),
-    summary="Revoke a licence",
-)
+@router.post("/licences/{uuid:licence_id}/revoke", auth=sell, response=REVOKED, summary="Revoke a licence")
 @idempotent("licences.revoke")
-def revoke(request: HttpRequest, licence_id: UUID, body: RevocationIn) -> tuple[int, str]:
+def revoke(request: HttpRequest, licence_id: UUID, body: ReasonIn) -> tuple[int, str]:
     """At once: what its holder has in the queue for these bytes is canceled and refunded."""
     return 200, call("licence_revoke", caller(request).user_id, licence_id, body.reason)

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import django.db.models.deletion
-from django.conf import settings
 from django.db import migrations, models
 
 from aitbc.core.sql import restrict, run_file
@@ -21,27 +19,6 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
-            name="Reputation",
-            fields=[
-                (
-                    "user",
-                    models.OneToOneField(
-                        on_delete=django.db.models.deletion.PROTECT,
-                        primary_key=True,
-                        related_name="+",
-                        serialize=False,
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
-                ("score", models.SmallIntegerField()),
-                ("ok", models.BigIntegerField()),
-                ("failed", models.BigIntegerField()),
-                ("lost", models.BigIntegerField()),
-                ("computed_at", models.DateTimeField()),
-            ],
-            options={"managed": False},
-        ),
         migrations.CreateModel(
             name="Review",
             fields=[

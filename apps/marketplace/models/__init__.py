@@ -1,6 +1,6 @@
 from apps.marketplace.models.offers import Offer, OfferDevice, OfferTransition, owned_by
 from apps.marketplace.models.orders import BondWithdrawal, Kind, Order, Quote
-from apps.marketplace.models.reputation import Reputation, Review
+from apps.marketplace.models.reputation import Review
 
 __all__ = [
     "BondWithdrawal",
@@ -10,7 +10,6 @@ __all__ = [
     "OfferTransition",
     "Order",
     "Quote",
-    "Reputation",
     "Review",
     "owned_by",
 ]

@@ -1,4 +1,4 @@
-"""Reviews and scores as the console shows them; tables and constraints are in `sql/trust.sql`."""
+"""Reviews as the console shows them; table and constraints are in `sql/trust.sql`."""
 
 from django.conf import settings
 from django.db import models
@@ -19,18 +19,3 @@ class Review(models.Model):
 
     def __str__(self) -> str:
         return f"review {self.id}"
-
-
-class Reputation(models.Model):
-    """One row a user, made of his events."""
-
-    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, primary_key=True, related_name="+")
-    score = models.SmallIntegerField()
-    ok, failed, lost = models.BigIntegerField(), models.BigIntegerField(), models.BigIntegerField()
-    computed_at = models.DateTimeField()
-
-    class Meta:
-        managed = False
-
-    def __str__(self) -> str:
-        return f"{self.user_id}: {self.score}"

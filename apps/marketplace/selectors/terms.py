@@ -47,5 +47,4 @@ def _not_available(message: str) -> Conflict:
 
 def licensed(*, user: UUID, hashes: list[str], purpose: str) -> list[str]:
     """Those that a licence of his allows for this purpose; Forbidden "licence.required" for one that takes one."""
-    found: list[str] = call("licence_cover", user, hashes, purpose)
-    return found
+    return list(call("licence_cover", user, hashes, purpose))

@@ -219,6 +219,7 @@ $$;
 CREATE OR REPLACE FUNCTION reputation_rebuild() RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE u uuid; r marketplace_reputation; n int := 0;
 BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('reputation.collect', 0));   -- which locks users in another order
   FOR u IN SELECT user_id FROM marketplace_reputation ORDER BY user_id LOOP
     r := reputation_locked(u);
     IF reputation_fold(u, r.computed_at) IS DISTINCT FROM r THEN
@@ -249,14 +250,14 @@ BEGIN
 END $$;
 
 -- A page of the best; only these columns are for everybody's eyes.
-CREATE OR REPLACE FUNCTION reputation_leaderboard(p_by text, p_after int, p_last uuid, p_limit int) RETURNS text LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION reputation_leaderboard(p_by text, p_cursor text, p_limit int) RETURNS text LANGUAGE sql STABLE AS $$
   WITH ranked AS (
     SELECT r.*, CASE p_by WHEN 'score' THEN r.score WHEN 'performance' THEN r.performance WHEN 'reliability' THEN r.reliability
              WHEN 'community' THEN r.community WHEN 'security' THEN r.security WHEN 'economic' THEN r.economic END AS ranks
       FROM marketplace_reputation r),
   found AS (
     SELECT *, row_number() OVER (ORDER BY ranks DESC, user_id) AS nth FROM ranked
-     WHERE p_after IS NULL OR ranks < p_after OR (ranks = p_after AND user_id > p_last)
+     WHERE p_cursor IS NULL OR (-ranks, user_id) > (-split_part(p_cursor, ':', 1)::int, split_part(p_cursor, ':', 2)::uuid)
      ORDER BY ranks DESC, user_id LIMIT p_limit + 1)
   SELECT json_build_object(
     'items', coalesce((SELECT json_agg(json_build_object('user', user_id, 'score', score,

@@ -34,7 +34,7 @@ BEGIN
                                   tags, weight, state, created_at)
   VALUES (p_id, p_deal, p_author, CASE WHEN p_author = d.client THEN d.provider ELSE d.client END, (said ->> 'overall')::int,
           (said ->> 'performance')::int, (said ->> 'communication')::int, (said ->> 'reliability')::int, (said ->> 'value')::int,
-          p_said ->> 'text', ARRAY(SELECT jsonb_array_elements_text(p_said -> 'tags')),
+          coalesce(p_said ->> 'text', ''), ARRAY(SELECT jsonb_array_elements_text(nullif(p_said -> 'tags', 'null'))),
           least(10, greatest(0.1, round(d.amount / 1e18, 6))), review_fresh_state(), clock_timestamp())
   ON CONFLICT ON CONSTRAINT review_once DO NOTHING RETURNING * INTO v;
   IF v.id IS NULL THEN PERFORM trading_refuse(409, 'review.exists', 'you reviewed this deal already: change that review'); END IF;

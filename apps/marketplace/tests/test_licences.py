@@ -87,7 +87,7 @@ def test_a_split_is_exact_and_off_by_less_than_a_unit(django_db_setup, django_db
     with django_db_blocker.unblock():
         found = db.value("SELECT split_exactly(%s::numeric, %s::numeric[])", (total, [str(w) for w in weights]))
     whole = sum(weights)
-    assert sum(found) == total
+    assert sum(map(int, found)) == total
     for part, weight in zip(found, weights, strict=True):
         assert abs(int(part) * (whole or len(weights)) - total * (weight if whole else 1)) < (whole or len(weights))
 
@@ -282,3 +282,15 @@ def test_own_assets_need_no_licence(oscar):
     refused(buy(oscar, asset["plans"][0]["id"]), 422, "licence.own")
     refused(buy(oscar, uuid4()), 404, "plan.unknown")
     assert UUID(asset["id"])
+
+
+def test_a_repeat_of_a_job_answers_after_its_licence_is_gone(alice, oscar):
+    licence = read(buy(alice, read(publish(oscar))["plans"][0]["id"]))["licences"][0]
+    number = uuid7()
+    first = read(infer(alice, id=number))
+    oscar.post(f"{LICENCES}/{licence['id']}/revoke", {"reason": "over"})
+
+    again = infer(alice, id=number)
+
+    assert (again.status_code, read(again)["id"]) == (200, first["id"])
+    refused(infer(alice, id=uuid7()), 403, "licence.required")

@@ -59,7 +59,7 @@ class PaymentAdmin(ReadOnlyAdmin):
     }
 
     status = column("State", lambda payment: show.state(payment.state.replace("_", " "), _STATES), ordering="state")
-    shown = once(column("For both", lambda p: show.document(loads(call("payment_shown", None, p.pk, None)))))
+    shown = once(column("For both", lambda p: show.document(loads(call("payment_page", p.pk)))))
     job_shown = link("Job", "gpu_job", "job")
     client_shown = column("Client", "client", show.to, ordering="client")
     provider_shown = column("Provider", "provider", show.to, ordering="provider")

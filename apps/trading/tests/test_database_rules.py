@@ -150,6 +150,10 @@ def test_functions_are_for_the_application_only_and_the_powerful_ones_have_a_fix
         *("journal_seal", "ledger_expire", "ledger_checkpoint", "liabilities_prove", "audit_row", "audit_write"),
         *(f"payment_{what}" for what in ("release", "refund", "dispute", "resolve")),
         *(f"stream_{what}" for what in ("open", "deposit", "set_rate", "settle", "close", "next")),
+        *(f"review_{what}" for what in ("write", "edit", "delete", "moderate")),
+        *("reputation_collect", "reputation_rebuild", "rerun_arbiter", "rerun_due", "rerun_record"),
+        *("reexecution_open", "reexecution_appeal", "reexecution_next", "dispute_attach", "dispute_shown"),
+        *("asset_publish", "asset_withdraw", "asset_check", "bundle_publish", "licence_buy", "licence_revoke"),
     }
     for name, definer, config, public, app, owned_by_app in found:
         assert (public, app, owned_by_app) == (False, True, False), name

@@ -16,10 +16,9 @@ class Command(AnswerCommand):
         parser.add_argument("--verify", action="store_true")
 
     def answer(self, **options: Any) -> tuple[Any, str]:
+        done = {"scores": db.value("SELECT count(*) FROM marketplace_reputation")}
         if not options["verify"]:
-            done = {"noted": call("reputation_collect", 1_000_000, True), "changed": call("reputation_rebuild")}
-            return done, f"deals and disputes noted: {done['noted']}, scores put right: {done['changed']}"
-        if found := db.rows("SELECT who::text, problem FROM reputation_verify() ORDER BY 1, 2"):
+            done |= {"noted": call("reputation_collect", 1_000_000, True), "changed": call("reputation_rebuild")}
+        elif found := db.rows("SELECT who::text, problem FROM reputation_verify() ORDER BY 1, 2"):
             raise CommandError("\n".join(f"{who}: {problem}" for who, problem in found))
-        scores = db.value("SELECT count(*) FROM marketplace_reputation")
-        return {"ok": True, "scores": scores}, f"sound: {scores} scores are what their events make"
+        return done, f"sound: {done}" if options["verify"] else f"recomputed: {done}"
