@@ -41,6 +41,13 @@ DEFINITIONS = (
     Definition("payout_approval_ait", 10_000, 0, 10_000, "AIT", "A larger payout batch needs a second person."),
     Definition("withdrawal_approval_ait", 1000, 0, 10_000, "AIT", "More per user or address needs a second person."),
     Definition("withdrawal_daily_ait", 10_000, 0, 10**9, "AIT", "Most that a user, or an address, may get in 24 h."),
+    Definition("sla_search_p95_ms", 500, 1, 60_000, "ms", "Alert: searches are slower."),
+    Definition("sla_match_p95_ms", 100, 1, 86_400_000, "ms", "Alert: submission to lease takes longer."),
+    Definition("sla_start_p95_ms", 1000, 1, 86_400_000, "ms", "Alert: lease to start takes longer."),
+    Definition("sla_error_bps", 500, 0, 10_000, "basis points", "Alert: more attempts fail by provider or platform."),
+    Definition("sla_completion_bps", 9000, 0, 10_000, "basis points", "Alert: fewer jobs complete."),
+    Definition("sla_uptime_bps", 9500, 0, 10_000, "basis points", "Alert: fewer miners answer."),
+    Definition("sla_capacity_bps", 8000, 0, 10_000, "basis points", "Alert: more slots are busy."),
 )
 
 

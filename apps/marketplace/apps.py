@@ -10,5 +10,7 @@ class MarketplaceConfig(AppConfig):
         from aitbc.core import ports
         from apps.marketplace import receivers  # noqa: F401 - registers what follows the miners
         from apps.marketplace.selectors import terms
+        from apps.marketplace.services import offers
 
+        ports.subscribe("seed", offers.seed)
         ports.provide("offer.terms", terms.offer_terms)

@@ -1,1 +1,1 @@
-from apps.marketplace.admin import offers as offers
+from apps.marketplace.admin import offers, pricing  # noqa: F401 - registers their pages

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import Q
 
 from aitbc.core import clock, money
@@ -14,6 +14,7 @@ from aitbc.core.principal import Principal
 from apps.gpu.models import Device, Miner
 from apps.marketplace.models import Offer, OfferDevice, OfferTransition, owned_by
 from apps.marketplace.services import states
+from apps.trading.services.escrow import call
 
 FURTHEST = timedelta(days=366)
 
@@ -39,6 +40,11 @@ class OfferChange:
     state: str | None = None
 
 
+def seed(database: str) -> None:
+    """Strategies' numbers, and what a rule of the market may be about; existing rows stay."""
+    connections[database].cursor().execute("SELECT market_seed(), market_rule_seed()")
+
+
 @transaction.atomic
 def list_offer(*, seller: Principal, offer: NewOffer) -> Offer:
     """Put devices of the seller's miner on the market."""
@@ -58,6 +64,7 @@ def list_offer(*, seller: Principal, offer: NewOffer) -> Offer:
     listed.save(force_insert=True)
     OfferDevice.objects.bulk_create(OfferDevice(offer=listed, device=device) for device in devices)
     OfferTransition.objects.create(offer=listed, after=listed.state, by_id=seller.user_id)
+    call("offer_check", listed.pk)
     return listed
 
 
@@ -78,6 +85,7 @@ def change_offer(*, seller: Principal, offer_id: UUID, change: OfferChange) -> O
         states.move(offer, Offer.State.PAUSED, Offer.Reason.SELLER, by=seller.user_id)
     elif change.state == Offer.State.LISTED:
         _relist(offer, seller.user_id)
+    call("offer_check", offer.pk)
     return offer
 
 
@@ -91,7 +99,7 @@ def delist_offer(*, seller: Principal, offer_id: UUID) -> Offer:
 
 
 @transaction.atomic
-def suspend_offer(*, offer_id: UUID, by: UUID, note: str) -> Offer:
+def suspend_offer(*, offer_id: UUID, by: UUID | None, note: str) -> Offer:
     """The platform takes it off the market until it lifts the suspension; `note` says why, for the log."""
     offer = _locked(offer_id)
     if offer.state == Offer.State.DELISTED:
