@@ -19,6 +19,8 @@ from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT, MATMUL_OUTPUT, Person, Seller, job_body
 from apps.gpu.models import Artifact, ArtifactGrant, Heartbeat, Miner, Waiter
 from apps.gpu.services import challenges
+from apps.marketplace import tasks
+from apps.marketplace.models import Region, Rule
 from apps.marketplace.services.offers import NewOffer, list_offer
 from apps.trading.models import Deposit, DepositAddress, PayoutBatch, PayoutLeaf, PayoutTarget, ReserveCheck, Withdrawal
 from apps.trading.services import settlement, streams
@@ -45,7 +47,8 @@ def build() -> Scene:
     queued = [_submit(alice, kind="vision.ocr", input=PICTURE) for _ in range(2)]
     for seller in (mike, nora):
         challenges.issue_missing(Miner.objects.get(pk=seller.miner_id))
-        list_offer(seller=seller.principal, offer=NewOffer(price="0.002"))
+        offer = list_offer(seller=seller.principal, offer=NewOffer(price="0.002"))
+        _price(seller, offer.pk)
     for who in (alice, mike):  # the database notes the rest only when it commits
         audit.note("login.succeeded", f"user:{who.id}", {})
     _platform(alice)
@@ -57,6 +60,17 @@ def build() -> Scene:
 
 
 PICTURE = {"image": "aGVsbG8gd29ybGQh" * 8}
+
+
+def _price(seller: Seller, offer: UUID) -> None:
+    """A strategy, a rule, and the prices and regions as the market's tasks find them."""
+    body = {"strategy": "demand", "min": {"amount": "0.001"}, "max": {"amount": "0.1"}}
+    assert seller.put(f"/v1/marketplace/offers/{offer}/strategy", body).status_code == 200
+    condition = {"field": "price", "operator": "gt", "value": 1, "message": "too dear"}
+    Rule.objects.create(name=f"Rule {offer}", category="pricing", effect="warning", **condition)
+    Region.objects.get_or_create(code="us", defaults={"name": "United States", "status": "active"})
+    tasks.roll_prices()
+    tasks.watch()
 
 
 def _people() -> tuple[Person, Seller, Seller]:

@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("code", models.CharField(max_length=40, primary_key=True, serialize=False)),
                 ("name", models.CharField(max_length=100)),
-                ("probe_url", models.URLField(blank=True)),
+                ("probe_url", models.CharField(blank=True, max_length=200)),
                 ("latitude", models.DecimalField(blank=True, decimal_places=5, max_digits=8, null=True)),
                 ("longitude", models.DecimalField(blank=True, decimal_places=5, max_digits=8, null=True)),
                 (

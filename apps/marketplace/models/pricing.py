@@ -39,7 +39,7 @@ class Region(_Kept):
     """Health and load are computed; NULL is unknown, and below 0.5 of health nothing is matched there."""
 
     code = models.CharField(max_length=40, primary_key=True)
-    name, probe_url = models.CharField(max_length=100), models.URLField(blank=True)
+    name, probe_url = models.CharField(max_length=100), models.CharField(max_length=200, blank=True)
     latitude = models.DecimalField(max_digits=8, decimal_places=5, null=True, blank=True)
     longitude = models.DecimalField(max_digits=8, decimal_places=5, null=True, blank=True)
     status = models.CharField(max_length=11, choices=[(x, x) for x in ("active", "maintenance", "closed")])

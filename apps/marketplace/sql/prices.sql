@@ -16,6 +16,7 @@ CREATE TABLE IF NOT EXISTS marketplace_price (
   CONSTRAINT price_in_order CHECK (p10 <= p50 AND p50 <= p90)
 );
 CREATE UNIQUE INDEX IF NOT EXISTS price_once ON marketplace_price (lower(model), region, source, span, hour);
+CREATE INDEX IF NOT EXISTS price_by_model ON marketplace_price (model, hour DESC);
 CREATE INDEX IF NOT EXISTS price_by_hour ON marketplace_price (hour, source);
 
 -- What ended in an hour; region '': jobs that no miner ever had.

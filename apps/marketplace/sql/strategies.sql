@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS marketplace_preset (
 );
 
 CREATE TABLE IF NOT EXISTS marketplace_strategy (
-  offer_id uuid PRIMARY KEY REFERENCES marketplace_offer,
+  offer_id uuid PRIMARY KEY REFERENCES marketplace_offer ON DELETE CASCADE,
   preset_id varchar(24) NOT NULL REFERENCES marketplace_preset,
   base numeric(38, 0) NOT NULL CHECK (base > 0),
   cost numeric(38, 0) CHECK (cost > 0),
@@ -35,7 +35,7 @@ CREATE INDEX IF NOT EXISTS strategy_due ON marketplace_strategy (due_at);
 -- Every price an offer had, and how a strategy came to it; `preset` NULL: its seller's own word.
 CREATE TABLE IF NOT EXISTS marketplace_price_change (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  offer_id uuid NOT NULL REFERENCES marketplace_offer,
+  offer_id uuid NOT NULL REFERENCES marketplace_offer ON DELETE CASCADE,
   at timestamptz NOT NULL,
   before numeric(38, 0),
   after numeric(38, 0) NOT NULL CHECK (after > 0),
@@ -266,8 +266,8 @@ CREATE OR REPLACE FUNCTION strategy_told(p_offer uuid) RETURNS text LANGUAGE sql
 $$;
 
 CREATE OR REPLACE FUNCTION market_presets() RETURNS text LANGUAGE sql STABLE AS $$
-  SELECT coalesce(json_agg(json_build_object('code', code, 'anchor', anchor, 'signal', signal, 'multiplier', multiplier, 'sensitivity', sensitivity,
-    'competition', competition, 'growth', growth, 'clock', clock, 'about', about) ORDER BY code), '[]')::text FROM marketplace_preset
+  SELECT json_build_object('items', coalesce(json_agg(json_build_object('code', code, 'anchor', anchor, 'signal', signal, 'multiplier', multiplier, 'sensitivity', sensitivity,
+    'competition', competition, 'growth', growth, 'clock', clock, 'about', about) ORDER BY code), '[]'))::text FROM marketplace_preset
 $$;
 
 -- An offer's prices, newest first. Anybody may see them; what a strategy was told is its seller's own.

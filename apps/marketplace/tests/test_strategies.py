@@ -44,7 +44,7 @@ def compute(inputs):
 
 
 def presets():
-    found = orjson.loads(db.value("SELECT market_presets()"))
+    found = orjson.loads(db.value("SELECT market_presets()"))["items"]
     return {row.pop("code"): {k: v for k, v in row.items() if k != "about"} for row in found}
 
 
@@ -68,7 +68,7 @@ def inputs(draw):
     }  # fmt: skip
 
 
-CHECKS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+CHECKS = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @CHECKS
