@@ -49,6 +49,9 @@ def build() -> Scene:
         challenges.issue_missing(Miner.objects.get(pk=seller.miner_id))
         offer = list_offer(seller=seller.principal, offer=NewOffer(price="0.002"))
         _price(seller, offer.pk)
+    Region.objects.create(code="us", name="United States", status="active")
+    tasks.roll_prices()
+    tasks.watch()
     for who in (alice, mike):  # the database notes the rest only when it commits
         audit.note("login.succeeded", f"user:{who.id}", {})
     _platform(alice)
@@ -63,14 +66,11 @@ PICTURE = {"image": "aGVsbG8gd29ybGQh" * 8}
 
 
 def _price(seller: Seller, offer: UUID) -> None:
-    """A strategy, a rule, and the prices and regions as the market's tasks find them."""
+    """A strategy for the offer, and a rule."""
     body = {"strategy": "demand", "min": {"amount": "0.001"}, "max": {"amount": "0.1"}}
     assert seller.put(f"/v1/marketplace/offers/{offer}/strategy", body).status_code == 200
     condition = {"field": "price", "operator": "gt", "value": 1, "message": "too dear"}
     Rule.objects.create(name=f"Rule {offer}", category="pricing", effect="warning", **condition)
-    Region.objects.get_or_create(code="us", defaults={"name": "United States", "status": "active"})
-    tasks.roll_prices()
-    tasks.watch()
 
 
 def _people() -> tuple[Person, Seller, Seller]:
