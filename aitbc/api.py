@@ -7,7 +7,7 @@ from aitbc.core.parser import OrjsonParser
 from aitbc.core.schema import MachineApi
 from aitbc.webhooks import api as webhooks
 from apps.gpu.api import artifacts, devices, disputes, evidence, jobs, miners, receipts, trust, uploads
-from apps.marketplace.api import licences, offers, orders, reputation
+from apps.marketplace.api import licences, offers, orders, pricing, reputation
 from apps.trading.api import accounts, deposits, payments, payouts, settlements, streams, withdrawals
 
 api = MachineApi(
@@ -34,6 +34,8 @@ for prefix, router in (
     ("/marketplace", licences.router),
     ("/disputes", disputes.router),
     ("/reputation", reputation.router),
+    ("/marketplace", pricing.router),
+    ("/regions", pricing.regions),
     ("", accounts.router),
     ("", payments.router),
     ("", deposits.router),

@@ -36,6 +36,9 @@ app.conf.beat_schedule = {
     "trading.settle_reserves": {"task": "trading.settle_reserves", "schedule": 15.0},
     "trading.settle_liabilities": {"task": "trading.settle_liabilities", "schedule": 86_400.0},
     "marketplace.collect": {"task": "marketplace.collect", "schedule": 5.0},
+    "marketplace.roll_prices": {"task": "marketplace.roll_prices", "schedule": 300.0},
+    "marketplace.apply_strategies": {"task": "marketplace.apply_strategies", "schedule": 10.0},
+    "marketplace.watch": {"task": "marketplace.watch", "schedule": 30.0},
     "core.forget_old_keys": {"task": "core.forget_old_keys", "schedule": 3600.0},
 }
 

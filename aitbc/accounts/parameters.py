@@ -80,6 +80,13 @@ DEFINITIONS = (
     Definition("appeal_seconds", 86_400, 0, 2_592_000, "seconds", "After a verdict, until an operator may be asked."),
     Definition("dispute_seconds", 259_200, 60, 2_592_000, "seconds", "By then an operator should have decided."),
     Definition("review_auto_approve", 0, 0, 1, "yes or no", "Reviews count without an operator's approval."),
+    Definition("sla_search_p95_ms", 500, 1, 60_000, "ms", "Alert: searches are slower."),
+    Definition("sla_match_p95_ms", 100, 1, 86_400_000, "ms", "Alert: submission to lease takes longer."),
+    Definition("sla_start_p95_ms", 1000, 1, 86_400_000, "ms", "Alert: lease to start takes longer."),
+    Definition("sla_error_bps", 500, 0, 10_000, "basis points", "Alert: more attempts fail by provider or platform."),
+    Definition("sla_completion_bps", 9000, 0, 10_000, "basis points", "Alert: fewer jobs complete."),
+    Definition("sla_uptime_bps", 9500, 0, 10_000, "basis points", "Alert: fewer miners answer."),
+    Definition("sla_capacity_bps", 8000, 0, 10_000, "basis points", "Alert: more slots are busy."),
 )
 
 

@@ -12,7 +12,9 @@ class MarketplaceConfig(AppConfig):
         from apps.marketplace import receivers  # noqa: F401 - registers what follows the miners
         from apps.marketplace.models import Order
         from apps.marketplace.selectors import terms
+        from apps.marketplace.services import offers
 
         events.declare("jobs:read", *(f"order.{state}" for state in Order.State))
+        ports.subscribe("seed", offers.seed)
         ports.provide("offer.terms", terms.offer_terms)
         ports.provide("artifact.licences", terms.licensed)

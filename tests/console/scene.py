@@ -19,6 +19,8 @@ from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT, MATMUL_OUTPUT, Person, Seller, job_body
 from apps.gpu.models import Artifact, ArtifactGrant, Heartbeat, Miner, Waiter
 from apps.gpu.services import challenges
+from apps.marketplace import tasks
+from apps.marketplace.models import Region, Rule
 from apps.marketplace.services.offers import NewOffer, list_offer
 from apps.marketplace.services.orders import accept, cancel, quote
 from apps.marketplace.tasks import collect
@@ -57,6 +59,11 @@ def build() -> Scene:
             call(action, seller.id, 5)
         db.rows("UPDATE marketplace_bond_withdrawal SET due_at = clock_timestamp()")
         call("bond_next")
+        offer = list_offer(seller=seller.principal, offer=NewOffer(price="0.002"))
+        _price(seller, offer.pk)
+    Region.objects.create(code="us", name="United States", status="active")
+    tasks.roll_prices()
+    tasks.watch()
     for who in (alice, mike):  # the database notes the rest only when it commits
         audit.note("login.succeeded", f"user:{who.id}", {})
     _reputation(alice, completed)
@@ -69,6 +76,14 @@ def build() -> Scene:
 
 
 PICTURE = {"image": "aGVsbG8gd29ybGQh" * 8}
+
+
+def _price(seller: Seller, offer: UUID) -> None:
+    """A strategy for the offer, and a rule."""
+    body = {"strategy": "demand", "min": {"amount": "0.001"}, "max": {"amount": "0.1"}}
+    assert seller.put(f"/v1/marketplace/offers/{offer}/strategy", body).status_code == 200
+    condition = {"field": "price", "operator": "gt", "value": 1, "message": "too dear"}
+    Rule.objects.create(name=f"Rule {offer}", category="pricing", effect="warning", **condition)
 
 
 def _people() -> tuple[Person, Seller, Seller]:

@@ -1,3 +1,1 @@
-from apps.marketplace.admin import offers as offers
-from apps.marketplace.admin import orders as orders
-from apps.marketplace.admin import reputation as reputation
+from apps.marketplace.admin import offers, orders, pricing, reputation  # noqa: F401 - registers their pages

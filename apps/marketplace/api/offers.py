@@ -13,6 +13,7 @@ from apps.marketplace.api.schemas import OfferIn, OfferList, OfferOut, OfferPatc
 from apps.marketplace.selectors import offers as selectors
 from apps.marketplace.selectors.offers import Filters
 from apps.marketplace.services import offers as services
+from apps.marketplace.services import timing
 from apps.marketplace.services.offers import NewOffer, OfferChange
 
 router = Router(tags=["marketplace"])
@@ -25,9 +26,10 @@ CHANGED: dict[Any, Any] = {200: OfferOut} | errors(403, 404, 409)
 def search_offers(request: HttpRequest, wanted: Query[SearchIn]) -> HttpResponse:
     """All filters given must hold. Equal rows keep one order, so pages neither skip nor repeat."""
     filters = Filters(**wanted.dict(exclude={"sort", "cursor", "limit", "count"}))
-    page = selectors.search(
-        filters=filters, sort=wanted.sort, cursor=wanted.cursor, limit=wanted.limit, count=wanted.count == "exact"
-    )
+    with timing.measured("search"):
+        page = selectors.search(
+            filters=filters, sort=wanted.sort, cursor=wanted.cursor, limit=wanted.limit, count=wanted.count == "exact"
+        )
     return json_response(page)
 
 

@@ -1,5 +1,6 @@
 from apps.marketplace.models.offers import Offer, OfferDevice, OfferTransition, owned_by
 from apps.marketplace.models.orders import BondWithdrawal, Kind, Order, Quote
+from apps.marketplace.models.pricing import Price, Region, Rule, Strategy
 from apps.marketplace.models.reputation import Review
 
 __all__ = [
@@ -9,7 +10,11 @@ __all__ = [
     "OfferDevice",
     "OfferTransition",
     "Order",
+    "Price",
     "Quote",
+    "Region",
     "Review",
+    "Rule",
+    "Strategy",
     "owned_by",
 ]

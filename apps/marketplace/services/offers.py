@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import Q
 
 from aitbc.core import clock, money
@@ -43,6 +43,11 @@ class OfferChange:
     sla: tuple[int, bool] | None = None
 
 
+def seed(database: str) -> None:
+    """Strategies' numbers, and what a rule of the market may be about; existing rows stay."""
+    connections[database].cursor().execute("SELECT market_seed(), market_rule_seed()")
+
+
 @transaction.atomic
 def list_offer(*, seller: Principal, offer: NewOffer) -> Offer:
     """Put devices of the seller's miner on the market. Forbidden "reputation.too_low" below the limit."""
@@ -67,6 +72,7 @@ def list_offer(*, seller: Principal, offer: NewOffer) -> Offer:
     listed.save(force_insert=True)
     OfferDevice.objects.bulk_create(OfferDevice(offer=listed, device=device) for device in devices)
     OfferTransition.objects.create(offer=listed, after=listed.state, by_id=seller.user_id)
+    call("offer_check", listed.pk)
     return listed
 
 
@@ -89,6 +95,7 @@ def change_offer(*, seller: Principal, offer_id: UUID, change: OfferChange) -> O
         states.move(offer, Offer.State.PAUSED, Offer.Reason.SELLER, by=seller.user_id)
     elif change.state == Offer.State.LISTED:
         _relist(offer, seller.user_id)
+    call("offer_check", offer.pk)
     return offer
 
 
@@ -102,7 +109,7 @@ def delist_offer(*, seller: Principal, offer_id: UUID) -> Offer:
 
 
 @transaction.atomic
-def suspend_offer(*, offer_id: UUID, by: UUID, note: str) -> Offer:
+def suspend_offer(*, offer_id: UUID, by: UUID | None, note: str) -> Offer:
     """The platform takes it off the market until it lifts the suspension; `note` says why, for the log."""
     offer = _locked(offer_id)
     if offer.state == Offer.State.DELISTED:
