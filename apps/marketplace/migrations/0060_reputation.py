@@ -13,7 +13,7 @@ TABLES = ("review", "reputation", "reputation_event", "reputation_cursor")
 class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0003_audit"),
-        ("marketplace", "0023_hardware_doubted"),
+        ("marketplace", "0050_pricing"),
         ("gpu", "0060_level_benefits"),
         ("trading", "0014_audit"),
     ]
