@@ -23,7 +23,6 @@ from apps.marketplace import tasks
 from apps.marketplace.models import Region, Rule
 from apps.marketplace.services.offers import NewOffer, list_offer
 from apps.marketplace.services.orders import accept, cancel, quote
-from apps.marketplace.tasks import collect
 from apps.trading.models import Deposit, DepositAddress, PayoutBatch, PayoutLeaf, PayoutTarget, ReserveCheck, Withdrawal
 from apps.trading.services import settlement, streams
 from apps.trading.services.escrow import call
@@ -50,7 +49,7 @@ def build() -> Scene:
     queued = [_submit(alice, kind="vision.ocr", input=PICTURE) for _ in range(2)]
     for seller in (mike, nora):
         challenges.issue_missing(Miner.objects.get(pk=seller.miner_id))
-        list_offer(seller=seller.principal, offer=NewOffer(price="0.002"))
+        _price(seller, list_offer(seller=seller.principal, offer=NewOffer(price="0.002")).pk)
     for seller in (mike, nora):
         asked = quote(client=alice.id, ask={"seconds": 60, "type": "on_demand", "wants": {}, "failover": False})
         cancel(user=None, order=orjson.loads(accept(client=alice.id, quote=orjson.loads(asked)["id"]))["id"])
@@ -59,8 +58,6 @@ def build() -> Scene:
             call(action, seller.id, 5)
         db.rows("UPDATE marketplace_bond_withdrawal SET due_at = clock_timestamp()")
         call("bond_next")
-        offer = list_offer(seller=seller.principal, offer=NewOffer(price="0.002"))
-        _price(seller, offer.pk)
     Region.objects.create(code="us", name="United States", status="active")
     tasks.roll_prices()
     tasks.watch()
@@ -125,7 +122,7 @@ def _fail(alice: Person, seller: Seller) -> UUID:
 
 
 def _reputation(alice: Person, deals: list[UUID]) -> None:
-    collect()
+    tasks.collect()
     ratings = dict.fromkeys(("overall", "performance", "communication", "reliability", "value"), 4)
     for deal in deals:
         response = alice.post("/v1/reputation/reviews", {"deal": deal, "ratings": ratings, "text": "as promised"})
