@@ -16,11 +16,13 @@ from aitbc.core.errors import DomainError, NotFound, Unavailable
 from apps.gpu import runtimes, statements
 from apps.gpu.agent import challenge as protocol
 from apps.gpu.agent.detect import Device
+from apps.gpu.agent.engine import Engine
 from apps.gpu.agent.heartbeat import Heart
 from apps.gpu.agent.identity import Identity
 from apps.gpu.agent.sandbox import MIB, Canceled, Limits, Sandbox, Slot
 from apps.gpu.agent.transport import JSON, HttpTransport, pauses
 from apps.gpu.agent.work import Lease, Worker
+from apps.gpu.runtimes.container_run import IMAGES
 from apps.gpu.runtimes.contract import RuntimeFailure
 
 logger = structlog.get_logger(__name__)
@@ -59,6 +61,7 @@ def kinds_to_offer(config: Config, sandbox: Sandbox, device: str) -> list[str]:
         kind
         for kind in runtimes.available_kinds(device)
         if sandbox.tier != "process" or config.allow_client_code or not runtimes.find(kind).runs_client_code
+        if not (runtimes.find(kind).runs_commands and sandbox.exposed)
     ]
     kinds = [kind for kind in able if config.kinds is None or kind in config.kinds]
     missing = sorted(set(config.kinds or ()) - set(kinds))
@@ -80,7 +83,9 @@ class Agent:
         self._transport, self._identity, self._sandbox = transport, identity, sandbox
         self._devices, self._config, self._prefix = devices, config, prefix
         self.kinds = kinds_to_offer(config, sandbox, devices[0].kind)
-        self._worker = Worker(transport, identity, sandbox, config.memory_bytes)
+        engine = Engine.find() if "container.run" in self.kinds else None
+        self._models = [*config.models, *([IMAGES] if engine else [])]
+        self._worker = Worker(transport, identity, sandbox, config.memory_bytes, engine)
         self._measured: dict[str, dict[str, float]] = {}
         self._leases: dict[str, Lease] = {}
         # Dealt to the devices in turn; those of one processor share its threads.
@@ -208,7 +213,7 @@ class Agent:
             "region": config.region,
             "concurrency": config.slots,
             "kinds": self.kinds,
-            "models": list(config.models),
+            "models": self._models,
             "devices": [self._claim(device) for device in self._devices],
             "price": {"amount": config.price, "asset": "AIT"},
             "address": self._identity.address,

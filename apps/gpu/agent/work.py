@@ -13,12 +13,14 @@ import structlog
 from aitbc.core import money
 from aitbc.core.errors import Conflict, DomainError, NotFound, Unavailable
 from apps.gpu import runtimes, statements
+from apps.gpu.agent.engine import Engine
 from apps.gpu.agent.identity import Identity
 from apps.gpu.agent.printed import Printed
 from apps.gpu.agent.sandbox import Canceled, Limits, Outcome, Sandbox, Slot
 from apps.gpu.agent.transport import JSON, HttpTransport
 from apps.gpu.agent.workspace import Workspace
-from apps.gpu.runtimes.contract import Code, RuntimeFailure
+from apps.gpu.runtimes.commands import MAX_FILES
+from apps.gpu.runtimes.contract import Code, RuntimeFailure, invalid_input
 
 logger = structlog.get_logger(__name__)
 INLINE_BYTES: Final = 1 << 20  # a larger output travels as an artifact
@@ -51,6 +53,7 @@ class Worker:
     identity: Identity
     sandbox: Sandbox
     memory_bytes: int
+    engine: Engine | None = None
 
     def perform(self, lease: Lease, slot: Slot, *, chain_id: int) -> str:
         """`completed`, or why not: `failed`, `canceled`, or `lost` with the lease."""
@@ -90,16 +93,29 @@ class Worker:
         job = lease.job
         given = self._input(job, workspace)
         self._fetch(runtimes.find(job["kind"]).artifacts(given), workspace)
+        engine = self.engine if job["kind"] == "container.run" and given.get("image") else None
+        if engine is not None:
+            engine.pull(given["image"])
         self.transport.start(lease.id, lease_token=lease.token)
-        outcome = self.sandbox.run(
-            workspace,
-            "job",
-            {"kind": job["kind"], "input": given},
-            Limits(seconds=float(job["max_seconds"]), memory_bytes=self.memory_bytes),
-            slot,
-            lease.canceled.is_set,
-        )
+        limits = Limits(seconds=float(job["max_seconds"]), memory_bytes=self.memory_bytes)
+        if engine is not None:
+            outcome = engine.run(given, workspace, limits, slot.threads, lease.canceled.is_set)
+        else:
+            payload = {"kind": job["kind"], "input": given}
+            outcome = self.sandbox.run(workspace, "job", payload, limits, slot, lease.canceled.is_set)
+        if runtimes.find(job["kind"]).runs_commands:
+            self._deliver(outcome.output, workspace)
         return self._signed(lease, outcome, chain_id)
+
+    def _deliver(self, output: JSON, workspace: Workspace) -> None:
+        """Uploads what the job left in its folder `out`, and names each file's artifact in the output."""
+        try:
+            for path, content in workspace.left():
+                if len(output["files"]) == MAX_FILES:
+                    raise RuntimeFailure(Code.OUTPUT_TOO_LARGE, f"the job left more than {MAX_FILES} files")
+                output["files"][path] = self.transport.put_artifact(content)
+        except OSError as error:
+            raise invalid_input(f"the job left what is no plain file: {error}") from error
 
     def _input(self, job: JSON, workspace: Workspace) -> Any:
         given = job.get("input")

@@ -34,6 +34,8 @@ class Code(StrEnum):
     INVALID_MODEL = "runtime.invalid_model"
     INVALID_INPUT = "runtime.invalid_input"
     CRASHED = "runtime.crashed"
+    EXIT_CODE = "runtime.exit_code"
+    PROCESSES = "runtime.processes"
 
 
 # Time, memory and output are the client's: the limits were agreed before the lease. A crash and a
@@ -86,9 +88,11 @@ Run = Callable[[Any, Context], tuple[Any, dict[str, Any]]]
 class Runtime:
     """One job kind.
 
-    `runs_client_code`: parses a client's model, so production wants a real sandbox around it.
+    `runs_client_code`: parses a client's model, so production wants a real sandbox around it;
+    `runs_commands`: starts a client's programs, so every miner wants one that hides the host.
     `run(input, context)` returns (output, metrics) or raises `RuntimeFailure`; it trusts the input to
-    match `input_schema`. `artifacts(input)` names what must be fetched first. `available(device)` says
+    match `input_schema`. `artifacts(input)` names what must be fetched first, `models(input)` what a miner must list
+    to get the job, `made(output)` the artifacts in the output. `available(device)` says
     in words why this machine cannot run it on a device of that kind, or None. `preload`: what a warm
     process imports ahead.
     """
@@ -101,6 +105,9 @@ class Runtime:
     runs_client_code: bool = False
     artifacts: Callable[[Any], tuple[str, ...]] = lambda _: ()
     preload: tuple[str, ...] = ()
+    runs_commands: bool = False
+    models: Callable[[Any], tuple[str, ...]] = lambda _: ()
+    made: Callable[[Any], tuple[str, ...]] = lambda _: ()
     unit: str = UNIT
 
 
