@@ -19,6 +19,7 @@ from apps.gpu.agent.detect import Device
 from apps.gpu.agent.engine import Engine
 from apps.gpu.agent.heartbeat import Heart
 from apps.gpu.agent.identity import Identity
+from apps.gpu.agent.llm import LlmServer
 from apps.gpu.agent.sandbox import MIB, Canceled, Limits, Sandbox, Slot
 from apps.gpu.agent.transport import JSON, HttpTransport, pauses
 from apps.gpu.agent.work import Lease, Worker
@@ -35,7 +36,7 @@ BENCHMARK_SECONDS: Final = 0.5
 class Config:
     """What the provider decides. `price` in AIT per device second; `slots` jobs at a time, shared out
     over the devices; `kinds` None offers all that can run; `allow_client_code` lets kinds that run a
-    client's model into a sandbox of the tier process."""
+    client's model into a sandbox of the tier process; `llm_url` is an OpenAI-compatible server's."""
 
     name: str
     region: str
@@ -45,6 +46,7 @@ class Config:
     models: tuple[str, ...] = ()
     memory_bytes: int = 2048 * MIB
     allow_client_code: bool = False
+    llm_url: str | None = None
 
 
 @dataclass
@@ -59,7 +61,7 @@ def kinds_to_offer(config: Config, sandbox: Sandbox, device: str) -> list[str]:
     """Kinds that can run here, less those that need a better sandbox; ValueError if none is left."""
     able = [
         kind
-        for kind in runtimes.available_kinds(device)
+        for kind in (*runtimes.available_kinds(device), *(["llm.chat"] if config.llm_url else []))
         if sandbox.tier != "process" or config.allow_client_code or not runtimes.find(kind).runs_client_code
         if not (runtimes.find(kind).runs_commands and sandbox.exposed)
     ]
@@ -84,8 +86,9 @@ class Agent:
         self._devices, self._config, self._prefix = devices, config, prefix
         self.kinds = kinds_to_offer(config, sandbox, devices[0].kind)
         engine = Engine.find() if "container.run" in self.kinds else None
-        self._models = [*config.models, *([IMAGES] if engine else [])]
-        self._worker = Worker(transport, identity, sandbox, config.memory_bytes, engine)
+        llm = LlmServer(config.llm_url.rstrip("/")) if config.llm_url and "llm.chat" in self.kinds else None
+        self._models = [*config.models, *([IMAGES] if engine else []), *(llm.models() if llm else [])]
+        self._worker = Worker(transport, identity, sandbox, config.memory_bytes, engine, llm)
         self._measured: dict[str, dict[str, float]] = {}
         self._leases: dict[str, Lease] = {}
         # Dealt to the devices in turn; those of one processor share its threads.

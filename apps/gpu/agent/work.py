@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +14,10 @@ import structlog
 from aitbc.core import money
 from aitbc.core.errors import Conflict, DomainError, NotFound, Unavailable
 from apps.gpu import runtimes, statements
+from apps.gpu.agent import child
 from apps.gpu.agent.engine import Engine
 from apps.gpu.agent.identity import Identity
+from apps.gpu.agent.llm import LlmServer
 from apps.gpu.agent.printed import Printed
 from apps.gpu.agent.sandbox import Canceled, Limits, Outcome, Sandbox, Slot
 from apps.gpu.agent.transport import JSON, HttpTransport
@@ -24,6 +27,7 @@ from apps.gpu.runtimes.contract import Code, RuntimeFailure, invalid_input
 
 logger = structlog.get_logger(__name__)
 INLINE_BYTES: Final = 1 << 20  # a larger output travels as an artifact
+DELTA_CHARS: Final = 150
 DECIMALS: Final = 18  # of AIT and CREDIT
 DELIVERY_TRIES: Final = 20  # each as patient as the transport: some ten minutes without the platform
 
@@ -54,6 +58,7 @@ class Worker:
     sandbox: Sandbox
     memory_bytes: int
     engine: Engine | None = None
+    llm: LlmServer | None = None
 
     def perform(self, lease: Lease, slot: Slot, *, chain_id: int) -> str:
         """`completed`, or why not: `failed`, `canceled`, or `lost` with the lease."""
@@ -93,19 +98,29 @@ class Worker:
         job = lease.job
         given = self._input(job, workspace)
         self._fetch(runtimes.find(job["kind"]).artifacts(given), workspace)
-        engine = self.engine if job["kind"] == "container.run" and given.get("image") else None
-        if engine is not None:
-            engine.pull(given["image"])
+        if job["kind"] == "container.run" and given.get("image") and self.engine is not None:
+            self.engine.pull(given["image"])
         self.transport.start(lease.id, lease_token=lease.token)
         limits = Limits(seconds=float(job["max_seconds"]), memory_bytes=self.memory_bytes)
-        if engine is not None:
-            outcome = engine.run(given, workspace, limits, slot.threads, lease.canceled.is_set)
-        else:
-            payload = {"kind": job["kind"], "input": given}
-            outcome = self.sandbox.run(workspace, "job", payload, limits, slot, lease.canceled.is_set)
+        outcome = self._run(lease, given, workspace, limits, slot)
         if runtimes.find(job["kind"]).runs_commands:
             self._deliver(outcome.output, workspace)
         return self._signed(lease, outcome, chain_id)
+
+    def _run(self, lease: Lease, given: Any, workspace: Workspace, limits: Limits, slot: Slot) -> Outcome:
+        kind, stopped = lease.job["kind"], lease.canceled.is_set
+        if kind == "llm.chat" and self.llm is not None:
+            return self.llm.run(given, limits, partial(self._say, lease, workspace), stopped)
+        if kind == "container.run" and given.get("image") and self.engine is not None:
+            return self.engine.run(given, workspace, limits, slot.threads, stopped)
+        return self.sandbox.run(workspace, "job", {"kind": kind, "input": given}, limits, slot, stopped)
+
+    def _say(self, lease: Lease, workspace: Workspace, text: str) -> None:
+        """Lines for the log, short enough whatever is escaped in them, told at once."""
+        with (workspace.folder / child.LOG).open("a") as log:
+            for at in range(0, len(text), DELTA_CHARS):
+                log.write(json.dumps({"delta": text[at : at + DELTA_CHARS]}) + "\n")
+        self.tell(lease)
 
     def _deliver(self, output: JSON, workspace: Workspace) -> None:
         """Uploads what the job left in its folder `out`, and names each file's artifact in the output."""

@@ -10,33 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from apps.gpu.runtimes import onnx_infer
-from apps.gpu.runtimes.contract import SHA256, Context, Runtime, closed, invalid_input, missing_packages
+from apps.gpu.runtimes.contract import Context, Runtime, declared, invalid_input, missing_packages
 
 if TYPE_CHECKING:
     import numpy as np
 
 MAX_SECONDS: Final = 3_600
 HEADER_BYTES: Final = 44  # of a WAV file with nothing but sound in it
-RATES: Final = (8_000, 16_000)
 MODEL: Final = "silero_vad"  # found, not imported: the package itself wants torch
 _WINDOW, _CONTEXT = 0.032, 0.004  # seconds that one step looks at, and those before them that it sees again
 _BEGIN, _END, _SILENCE, _SHORTEST, _PAD = 0.5, 0.35, 0.1, 0.25, 0.03
 
-INPUT: Final = closed({"audio": SHA256, "sample_rate": {"enum": list(RATES)}})
-_SECONDS: Final = {"type": "number", "minimum": 0}
-OUTPUT: Final = closed({"segments": {"type": "array", "items": closed({"start": _SECONDS, "end": _SECONDS})}})
-
-
-def seconds_of(size: int, sample_rate: int) -> float:
-    """Length of a recording from the bytes of its file: a header may say what it likes."""
-    return max(0, size - HEADER_BYTES) / (2 * sample_rate)
+INPUT, OUTPUT = declared("audio.vad")
 
 
 def _samples(path: Path, rate: int) -> "np.ndarray":
     """float32 in [-1, 1]. What the header says decides before a sample is read."""
     import numpy as np
 
-    if seconds_of(path.stat().st_size, rate) > MAX_SECONDS:
+    if path.stat().st_size > HEADER_BYTES + 2 * rate * MAX_SECONDS:
         raise invalid_input(f"the recording is longer than {MAX_SECONDS} s")
     try:
         with wave.open(str(path)) as file:

@@ -8,27 +8,9 @@ from typing import Any, Final
 
 from aitbc.chain import merkle
 from apps.gpu.runtimes import matrices
-from apps.gpu.runtimes.contract import Context, Runtime, closed, missing_packages
+from apps.gpu.runtimes.contract import Context, Runtime, declared, missing_packages
 
-MAX_REPEATS: Final = 1_000
-
-INPUT: Final = closed(
-    {
-        "n": {"type": "integer", "minimum": matrices.MIN_N, "maximum": matrices.MAX_N},
-        "seed": {"type": "integer", "minimum": 0, "maximum": 2**53 - 1},
-        "dtype": {"enum": ["float32", "float16", "bfloat16"]},
-        "repeats": {"type": "integer", "minimum": 1, "maximum": MAX_REPEATS},
-    },
-    optional=["repeats"],
-)
-OUTPUT: Final = closed(
-    {
-        "n": {"type": "integer"},
-        "seconds": {"type": "number", "exclusiveMinimum": 0},
-        "tflops": {"type": "number", "exclusiveMinimum": 0},
-        "root": {"type": "string", "pattern": "^0x[0-9a-f]{64}$"},
-    }
-)
+INPUT, OUTPUT = declared("bench.matmul")
 
 
 def seed_bytes(seed: int) -> bytes:

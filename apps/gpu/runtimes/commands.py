@@ -12,19 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
-from apps.gpu.runtimes.contract import SHA256, Code, Context, RuntimeFailure, invalid_input
+from apps.gpu.runtimes.contract import Code, Context, RuntimeFailure, invalid_input
 
 WORK, OUT = "work", "out"
 TEXT_BYTES: Final = 64 << 10  # of each stream, in the output and in the log
 MAX_FILES: Final = 100
-_PATH: Final = r"^(?!\.{1,2}(/|$))(?!.*/\.{0,2}(/|$))[^/\x00][^\x00]{0,199}$"  # relative, no . or .. in it
-FILES: Final = {
-    "type": "object",
-    "maxProperties": MAX_FILES,
-    "propertyNames": {"pattern": _PATH},
-    "additionalProperties": SHA256,
-}
-STREAM: Final = {"type": "string"}
 
 
 def lay_out(folder: Path, files: Mapping[str, Path]) -> None:

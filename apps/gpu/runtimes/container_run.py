@@ -7,30 +7,11 @@ the miner's rootless Podman or Docker (`apps.gpu.agent.engine`); only miners tha
 from typing import Any, Final
 
 from apps.gpu.runtimes import commands
-from apps.gpu.runtimes.contract import Code, Context, Runtime, RuntimeFailure, closed
+from apps.gpu.runtimes.contract import Code, Context, Runtime, RuntimeFailure, declared
 
 IMAGES: Final = "oci-images"  # what a miner with an engine lists among its models
 MAX_SECONDS: Final = 86_400
-_WORD: Final = {"type": "string", "maxLength": 32_768, "pattern": r"^[^\x00]*$"}
-
-INPUT: Final = closed(
-    {
-        "image": {"type": ["string", "null"], "maxLength": 300, "pattern": r"^[a-z0-9][\w./:-]*@sha256:[0-9a-f]{64}$"},
-        "command": {"type": "array", "minItems": 1, "maxItems": 256, "items": _WORD},
-        "env": {
-            "type": "object",
-            "maxProperties": 100,
-            "propertyNames": {"pattern": r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"},
-            "additionalProperties": _WORD,
-        },
-        "files": commands.FILES,
-        "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_SECONDS},
-    },
-    optional=["image", "env", "files", "timeout"],
-)
-OUTPUT: Final = closed(
-    {"exit_code": {"const": 0}, "stdout": commands.STREAM, "stderr": commands.STREAM, "files": commands.FILES}
-)
+INPUT, OUTPUT = declared("container.run")
 
 
 def run(job: Any, context: Context) -> tuple[Any, dict[str, Any]]:

@@ -5,23 +5,23 @@ NumPy, onnxruntime and the like only inside its functions: importing all of them
 and some 150 MB that no web worker should carry.
 """
 
-from collections.abc import Callable, Collection, Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Literal
 
 UNIT: Final = "device_second"
-SHA256: Final[dict[str, Any]] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
 Fault = Literal["client", "provider"]
 Schema = Mapping[str, Any]
 
 
-def closed(properties: Schema, *, optional: Collection[str] = ()) -> dict[str, Any]:
-    """JSON Schema of an object with these properties, all needed but the `optional` ones, and no others."""
-    required = [name for name in properties if name not in optional]
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+def declared(kind: str) -> tuple[Schema, Schema]:
+    """The schemas of input and output that `schemas.json` holds for this kind."""
+    found = json.loads(Path(__file__).with_name("schemas.json").read_text())[kind]
+    return found["input"], found["output"]
 
 
 class Code(StrEnum):

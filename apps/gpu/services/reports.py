@@ -16,7 +16,7 @@ from aitbc.core.errors import Conflict, DomainError, Invalid, NotFound
 from apps.gpu import receipts, statements
 from apps.gpu.meter import Bill, bill
 from apps.gpu.models import Attempt
-from apps.gpu.runtimes import misfits, runtimes
+from apps.gpu.runtimes import llm_chat, misfits, runtimes
 from apps.gpu.runtimes.contract import FAULTS
 from apps.gpu.services import artifacts
 
@@ -156,7 +156,7 @@ def _item(report: Report, facts: Facts) -> dict[str, Any]:
         "fee": str(the_bill.fee),
         "output": report.output,
         "output_artifact": report.output_artifact,
-        "metrics": report.metrics or {},
+        "metrics": _metrics(report, facts),
         "digest": report.digest().hex(),
         "receipt": document,
         "leaf": receipts.leaf(document).hex(),
@@ -176,6 +176,15 @@ def _check_output(report: Report, facts: Facts) -> None:
         raise Invalid("result.invalid_output", f"the output does not fit {facts.kind}", errors=errors)
     if made := _made(report, facts):
         artifacts.require_access(user=facts.owner, hashes=made)
+
+
+def _metrics(report: Report, facts: Facts) -> dict[str, Any]:
+    """What the miner tells, and the tokens that the platform counted; other units are counted where it is written."""
+    count = None
+    if facts.kind == "llm.chat" and facts.input is not None and report.output is not None:
+        count = llm_chat.tokens(facts.input, report.output)
+    counted = {"counted": {"unit": "token", "amount": count}} if count is not None else {}
+    return {name: value for name, value in (report.metrics or {}).items() if name != "counted"} | counted
 
 
 def _made(report: Report, facts: Facts) -> list[str]:

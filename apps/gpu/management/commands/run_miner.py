@@ -42,6 +42,7 @@ class Command(BaseCommand):
         parser.add_argument("--once", action="store_true", help="end after one job, or 30 s without one")
         parser.add_argument("--kinds", type=_words, help="offer only these job kinds: a,b")
         parser.add_argument("--models", type=_words, default=(), help="names of models kept here: a,b")
+        parser.add_argument("--llm-url", help="OpenAI-compatible server for llm.chat: http://127.0.0.1:8080/v1")
         parser.add_argument("--cpus", type=parse_cpus, default=(), help="offer these processors: 0 or 0-3,6")
         parser.add_argument("--devices", type=_words, default=(), help="offer only these accelerators, by uuid")
         parser.add_argument("--name", default=socket.gethostname())
@@ -116,6 +117,7 @@ class Command(BaseCommand):
             models=options["models"],
             memory_bytes=options["memory_mb"] * MIB,
             allow_client_code=settings.DEVELOPMENT,
+            llm_url=options["llm_url"],
         )
 
     def _run(self, agent: Agent, options: dict[str, Any]) -> None:
