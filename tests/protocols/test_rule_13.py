@@ -9,7 +9,6 @@ from aitbc.core.testing import cast
 from aitbc.core.testing.cast import MATMUL_OUTPUT
 from apps.gpu import demo
 from apps.gpu.models import Job
-from apps.gpu.tests.conftest import artifacts_dir  # noqa: F401 - a fixture
 from apps.gpu.tests.steps import lease_of, pass_time, read, start, submit
 from apps.gpu.tests.test_meter import (  # noqa: F401 - collected here too
     test_billed_time_never_exceeds_wall_time_times_slots,

@@ -20,6 +20,9 @@ from apps.gpu.tests.test_runtimes_container_run import (  # noqa: F401 - fixture
     test_an_image_is_named_by_its_digest,
     test_an_image_runs_without_network_rights_or_socket,
 )
+from apps.gpu.tests.test_runtimes_ray_submit import (  # noqa: F401 - collected here too
+    test_a_program_has_a_real_cluster_to_itself_which_ends_with_it,
+)
 from apps.gpu.tests.test_sandbox import (  # noqa: F401 - collected here too
     test_a_bubblewrap_that_does_not_work_here_is_not_used,
     test_bubblewrap_is_taken_only_where_its_self_test_passes,

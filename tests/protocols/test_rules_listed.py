@@ -28,7 +28,6 @@ PARTLY = {
     17: ("the daily root is anchored; reliability from signed minutes", "GPU and marketplace"),
     20: ("memory fill, overlapping challenges of one owner's machines, mid-lease", "GPU and marketplace"),
     25: ("the start-time-fair rank, and the benchmark with a million jobs ahead", "GPU and marketplace"),
-    32: ("rootless containers and leased Ray clusters", "GPU and marketplace"),
     33: ("quotas on partial uploads, log bytes and queued jobs", "GPU and marketplace"),
     34: ("login throttles in PostgreSQL", "Platform and console"),
 }

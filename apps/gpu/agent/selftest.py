@@ -38,6 +38,8 @@ def _onnx_is_right(output: Any) -> bool:
 
 # The product of seed 1, as every machine computes it.
 _ROOT: Final = "0x7cbac57efbd6d1d5bb71890622be4bbb9b0bddd93e335045add6273a46a973ce"
+_RAY: Final = "python -c 'import ray; ray.init(); assert ray.get(ray.put(5)) == 5'"
+_NO_FILES: Final = b"PK\5\6" + bytes(18)  # a zip archive of nothing
 SAMPLES: Final = {
     "audio.vad": Sample(
         lambda: ({"audio": demo.VOICE_SHA256, "sample_rate": 16_000}, [demo.VOICE_PATH.read_bytes()]),
@@ -52,6 +54,10 @@ SAMPLES: Final = {
     "vision.ocr": Sample(
         lambda: ({"image": base64.b64encode(demo.picture("self-test 2718")).decode()}, []),
         lambda o: [line["text"] for line in o["lines"]] == ["self-test 2718"],
+    ),
+    "ray.submit": Sample(
+        lambda: ({"entrypoint": _RAY, "working_dir": hashlib.sha256(_NO_FILES).hexdigest()}, [_NO_FILES]),
+        lambda o: o["status"] == "SUCCEEDED",
     ),
     "text.embed": Sample(
         lambda: ({"texts": ["self-test"]}, []), lambda o: abs(sum(x * x for x in o["vectors"][0]) - 1) < 1e-3

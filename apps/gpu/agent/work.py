@@ -22,7 +22,7 @@ from apps.gpu.agent.printed import Printed
 from apps.gpu.agent.sandbox import Canceled, Limits, Outcome, Sandbox, Slot
 from apps.gpu.agent.transport import JSON, HttpTransport
 from apps.gpu.agent.workspace import Workspace
-from apps.gpu.runtimes.commands import MAX_FILES
+from apps.gpu.runtimes.commands import LOGS, MAX_FILES
 from apps.gpu.runtimes.contract import Code, RuntimeFailure, invalid_input
 
 logger = structlog.get_logger(__name__)
@@ -129,6 +129,8 @@ class Worker:
                 if len(output["files"]) == MAX_FILES:
                     raise RuntimeFailure(Code.OUTPUT_TOO_LARGE, f"the job left more than {MAX_FILES} files")
                 output["files"][path] = self.transport.put_artifact(content)
+            if "logs" in output:
+                output["logs"] = output["files"].pop(LOGS)
         except OSError as error:
             raise invalid_input(f"the job left what is no plain file: {error}") from error
 

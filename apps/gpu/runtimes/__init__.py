@@ -4,7 +4,16 @@ from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from apps.gpu.runtimes import audio_vad, bench_matmul, container_run, llm_chat, onnx_infer, text_embed, vision_ocr
+from apps.gpu.runtimes import (
+    audio_vad,
+    bench_matmul,
+    container_run,
+    llm_chat,
+    onnx_infer,
+    ray_submit,
+    text_embed,
+    vision_ocr,
+)
 from apps.gpu.runtimes.contract import Code, Runtime, RuntimeFailure
 
 if TYPE_CHECKING:
@@ -16,7 +25,7 @@ Side = Literal["input", "output"]
 @cache
 def runtimes() -> dict[str, Runtime]:
     """Every kind the platform knows, by name, whether or not this machine can run it."""
-    modules = (audio_vad, bench_matmul, container_run, llm_chat, onnx_infer, text_embed, vision_ocr)
+    modules = (audio_vad, bench_matmul, container_run, llm_chat, onnx_infer, ray_submit, text_embed, vision_ocr)
     return {module.RUNTIME.kind: module.RUNTIME for module in modules}
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any, Final
 
 from apps.gpu.runtimes.contract import Code, Context, RuntimeFailure, invalid_input
 
-WORK, OUT = "work", "out"
+WORK, OUT, LOGS = "work", "out", ".logs"
 TEXT_BYTES: Final = 64 << 10  # of each stream, in the output and in the log
 MAX_FILES: Final = 100
 
