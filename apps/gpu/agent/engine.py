@@ -17,12 +17,12 @@ from apps.gpu.runtimes import commands
 from apps.gpu.runtimes.contract import invalid_input
 
 # How each says that it runs without root, and how the container's user becomes the miner's own.
-_ROOTLESS: Final = {
-    "podman": ("{{.Host.Security.Rootless}}", "true"),
-    "docker": ("{{.SecurityOptions}}", "name=rootless"),
-}
-_USER: Final = {"podman": ("--userns=keep-id", f"--user={os.getuid()}:{os.getgid()}"), "docker": ("--user=0:0",)}
-PULL_SECONDS: Final = 600
+_ROOTLESS: Final = {"podman": "{{.Host.Security.Rootless}}", "docker": "{{.SecurityOptions}}"}
+_USER: Final = {"podman": ["--userns=keep-id", f"--user={os.getuid()}:{os.getgid()}"], "docker": ["--user=0:0"]}
+_FIXED: Final = (
+    "--rm --pull=never --network=none --cap-drop=ALL --security-opt=no-new-privileges --read-only --tmpfs=/tmp "
+    f"--workdir=/work --entrypoint= --env=OUT=/out --pids-limit={MAX_TASKS}"
+).split()
 
 
 @dataclass(frozen=True)
@@ -34,42 +34,35 @@ class Engine:
     @classmethod
     def find(cls) -> "Engine | None":
         """The first engine here that answers and is rootless (protocols 32)."""
-        for name, (asked, expected) in _ROOTLESS.items():
+        for name, asked in _ROOTLESS.items():
             if program := shutil.which(name):
                 said = subprocess.run([program, "info", "--format", asked], capture_output=True, text=True, timeout=30)
-                if said.returncode == 0 and expected in said.stdout:
+                if said.returncode == 0 and ("true" in said.stdout or "name=rootless" in said.stdout):
                     return cls(program)
         return None
 
     def pull(self, image: str) -> None:
         """Before the job starts: waiting for an image is not billed."""
-        got = subprocess.run([self.program, "pull", "-q", image], capture_output=True, text=True, timeout=PULL_SECONDS)
+        got = subprocess.run([self.program, "pull", "-q", image], capture_output=True, text=True, timeout=600)
         if got.returncode != 0:
             raise invalid_input(f"the image cannot be had: {got.stderr.strip()[-300:]}")
 
-    def argv(self, job: Any, workspace: Workspace, limits: Limits, threads: int, name: str) -> list[str]:
-        folders = (f"--volume={workspace.folder / folder}:/{folder}" for folder in (commands.WORK, commands.OUT))
-        variables = (f"--env={key}={value}" for key, value in {"OUT": "/out", **job.get("env", {})}.items())
-        return [
-            *(self.program, "run", "--rm", f"--name={name}", "--pull=never", "--network=none", "--cap-drop=ALL"),
-            *("--security-opt=no-new-privileges", "--read-only", "--tmpfs=/tmp", "--workdir=/work"),
-            *(f"--pids-limit={MAX_TASKS}", f"--memory={limits.memory_bytes}", f"--cpus={threads}"),
-            *(f"--memory-swap={limits.memory_bytes}", *_USER[os.path.basename(self.program)]),
-            *folders, *variables, "--entrypoint=", job["image"], *job["command"],
-        ]  # fmt: skip
-
     def run(self, job: Any, workspace: Workspace, limits: Limits, threads: int, stopped: Callable[[], bool]) -> Outcome:
         """As `Sandbox.run`; the container is gone when this returns or raises."""
-        files = {path: workspace.folder / workspace.artifacts[h] for path, h in job.get("files", {}).items()}
-        commands.lay_out(workspace.folder, files)
-        seconds, name = min(limits.seconds, job.get("timeout", limits.seconds)), f"aitbc-{uuid4()}"
-        begun = time.monotonic()
-        with open(workspace.folder / child.LOG, "ab", buffering=0) as log:
+        folder, name, engine = workspace.folder, f"aitbc-{uuid4()}", os.path.basename(self.program)
+        files = {path: folder / workspace.artifacts[h] for path, h in job.get("files", {}).items()}
+        commands.lay_out(folder, files)
+        begun, seconds = time.monotonic(), min(limits.seconds, job.get("timeout", limits.seconds))
+        bounds = [f"--memory={limits.memory_bytes}", f"--memory-swap={limits.memory_bytes}", f"--cpus={threads}"]
+        mounts = [f"--volume={folder / shared}:/{shared}" for shared in (commands.WORK, commands.OUT)]
+        variables = [f"--env={key}={value}" for key, value in job.get("env", {}).items()]
+        options = [f"--name={name}", *_FIXED, *_USER[engine], *bounds, *mounts, *variables]
+        argv = [self.program, "run", *options, job["image"], *job["command"]]
+        with open(folder / child.LOG, "ab", buffering=0) as log:
             try:
-                argv = self.argv(job, workspace, limits, threads, name)
                 out, err = commands.follow(argv, seconds=seconds, log=log.fileno(), stopped=stopped)
             finally:
                 subprocess.run([self.program, "rm", "-f", name], capture_output=True, timeout=60)
-        metrics = {"sandbox": {"tier": os.path.basename(self.program), "network": "none"}}
         output = {"exit_code": 0, "stdout": out, "stderr": err, "files": {}}
+        metrics = {"sandbox": {"tier": engine, "network": "none"}}
         return Outcome(output, metrics, round((time.monotonic() - begun) * 1000))

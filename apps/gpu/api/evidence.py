@@ -56,12 +56,10 @@ def stream_job(
 ) -> HttpResponse:
     """The events of `/logs`; those of `llm.chat` are `{"delta": text}`. With `on_disconnect=cancel`, for a key
     that may write jobs, the job ends when its reader goes away before it is final."""
-    who, job = caller(request), str(job_id)
-    if on_disconnect == "cancel":
-        if not who.has("jobs:write"):
-            raise Forbidden("auth.scope", "this key lacks the scope jobs:write", scope="jobs:write")
-        job = f"{job}/cancel"
-    ticket = logs.ticket(client=who.user_id, job=job)
+    who, cancels = caller(request), on_disconnect == "cancel"
+    if cancels and not who.has("jobs:write"):
+        raise Forbidden("auth.scope", "this key lacks the scope jobs:write", scope="jobs:write")
+    ticket = logs.ticket(client=who.user_id, job=f"{job_id}/cancel" if cancels else job_id)
     response = _events(request, who.user_id, job_id, "stream", f"{ticket}&on_disconnect={on_disconnect}")
     response["Cache-Control"] = "no-store"
     return response

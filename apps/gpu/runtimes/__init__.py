@@ -49,7 +49,11 @@ def unavailable(device: str = "cpu") -> dict[str, str]:
 
 def misfits(kind: str, side: Side, value: Any) -> list[dict[str, Any]]:
     """Where `value` does not fit the kind's schema of this side: `loc` and `msg` of up to 20 places."""
-    found = islice(_validator(kind, side).iter_errors(value), 20)
+    return errors_of(_validator(kind, side), side, value)
+
+
+def errors_of(validator: "Draft202012Validator", side: Side, value: Any) -> list[dict[str, Any]]:
+    found = islice(validator.iter_errors(value), 20)
     return [{"loc": ["body", side, *map(str, error.absolute_path)], "msg": error.message[:300]} for error in found]
 
 

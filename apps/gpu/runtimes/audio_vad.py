@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from apps.gpu.runtimes import onnx_infer
-from apps.gpu.runtimes.contract import Context, Runtime, declared, invalid_input, missing_packages
+from apps.gpu.runtimes.contract import Context, Runtime, invalid_input, missing_packages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,8 +20,6 @@ HEADER_BYTES: Final = 44  # of a WAV file with nothing but sound in it
 MODEL: Final = "silero_vad"  # found, not imported: the package itself wants torch
 _WINDOW, _CONTEXT = 0.032, 0.004  # seconds that one step looks at, and those before them that it sees again
 _BEGIN, _END, _SILENCE, _SHORTEST, _PAD = 0.5, 0.35, 0.1, 0.25, 0.03
-
-INPUT, OUTPUT = declared("audio.vad")
 
 
 def _samples(path: Path, rate: int) -> "np.ndarray":
@@ -60,7 +58,7 @@ def _probabilities(samples: "np.ndarray", rate: int, threads: int) -> list[float
 
 def segments(probabilities: list[float], length: float) -> list[dict[str, float]]:
     """Spans of speech in seconds of a recording of `length`, in order, none touching the next."""
-    spans: list[list[float]] = []
+    spans: list[tuple[float, float]] = []
     start = quiet = None
     for at, probability in ((n * _WINDOW, p) for n, p in enumerate(probabilities)):
         if probability >= _BEGIN:
@@ -68,12 +66,12 @@ def segments(probabilities: list[float], length: float) -> list[dict[str, float]
         elif start is not None and probability < _END:
             quiet = at if quiet is None else quiet
             if at - quiet >= _SILENCE:
-                spans.append([start, quiet])
+                spans.append((start, quiet))
                 start = quiet = None
     if start is not None:
-        spans.append([start, length if quiet is None else quiet])
-    spans = [[max(0.0, a - _PAD), min(length, b + _PAD)] for a, b in spans if b - a >= _SHORTEST]
-    return [{"start": round(a, 3), "end": round(b, 3)} for a, b in spans]
+        spans.append((start, length if quiet is None else quiet))
+    longer = ((max(0.0, a - _PAD), min(length, b + _PAD)) for a, b in spans if b - a >= _SHORTEST)
+    return [{"start": round(a, 3), "end": round(b, 3)} for a, b in longer]
 
 
 def run(job: Any, context: Context) -> tuple[Any, dict[str, Any]]:
@@ -90,8 +88,6 @@ def available(_: str) -> str | None:
 
 RUNTIME: Final = Runtime(
     kind="audio.vad",
-    input_schema=INPUT,
-    output_schema=OUTPUT,
     run=run,
     available=available,
     artifacts=lambda job: (job["audio"],),

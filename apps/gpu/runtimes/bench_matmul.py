@@ -8,9 +8,7 @@ from typing import Any, Final
 
 from aitbc.chain import merkle
 from apps.gpu.runtimes import matrices
-from apps.gpu.runtimes.contract import Context, Runtime, declared, missing_packages
-
-INPUT, OUTPUT = declared("bench.matmul")
+from apps.gpu.runtimes.contract import Context, Runtime, missing_packages
 
 
 def seed_bytes(seed: int) -> bytes:
@@ -36,6 +34,4 @@ def available(device: str) -> str | None:
     return missing_packages("numpy") if device == "cpu" else missing_packages("numpy", "torch")
 
 
-RUNTIME: Final = Runtime(
-    kind="bench.matmul", input_schema=INPUT, output_schema=OUTPUT, run=run, available=available, preload=("numpy",)
-)
+RUNTIME: Final = Runtime(kind="bench.matmul", run=run, available=available, preload=("numpy",))

@@ -7,11 +7,10 @@ the miner's rootless Podman or Docker (`apps.gpu.agent.engine`); only miners tha
 from typing import Any, Final
 
 from apps.gpu.runtimes import commands
-from apps.gpu.runtimes.contract import Code, Context, Runtime, RuntimeFailure, declared
+from apps.gpu.runtimes.contract import Code, Context, Runtime, RuntimeFailure
 
 IMAGES: Final = "oci-images"  # what a miner with an engine lists among its models
 MAX_SECONDS: Final = 86_400
-INPUT, OUTPUT = declared("container.run")
 
 
 def run(job: Any, context: Context) -> tuple[Any, dict[str, Any]]:
@@ -26,8 +25,6 @@ def run(job: Any, context: Context) -> tuple[Any, dict[str, Any]]:
 
 RUNTIME: Final = Runtime(
     kind="container.run",
-    input_schema=INPUT,
-    output_schema=OUTPUT,
     run=run,
     available=lambda _: None,
     runs_client_code=True,

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,10 +19,11 @@ Fault = Literal["client", "provider"]
 Schema = Mapping[str, Any]
 
 
-def declared(kind: str) -> tuple[Schema, Schema]:
-    """The schemas of input and output that `schemas.json` holds for this kind."""
-    found = json.loads(Path(__file__).with_name("schemas.json").read_text())[kind]
-    return found["input"], found["output"]
+@cache
+def declared() -> dict[str, dict[str, Schema]]:
+    """kind -> the schemas of its `input` and `output`."""
+    found: dict[str, dict[str, Schema]] = json.loads(Path(__file__).with_name("schemas.json").read_text())
+    return found
 
 
 class Code(StrEnum):
@@ -98,8 +100,6 @@ class Runtime:
     """
 
     kind: str
-    input_schema: Schema
-    output_schema: Schema
     run: Run
     available: Callable[[str], str | None]
     runs_client_code: bool = False
@@ -109,6 +109,14 @@ class Runtime:
     models: Callable[[Any], tuple[str, ...]] = lambda _: ()
     made: Callable[[Any], tuple[str, ...]] = lambda _: ()
     unit: str = UNIT
+
+    @property
+    def input_schema(self) -> Schema:
+        return declared()[self.kind]["input"]
+
+    @property
+    def output_schema(self) -> Schema:
+        return declared()[self.kind]["output"]
 
 
 def missing_packages(*modules: str) -> str | None:

@@ -7,9 +7,8 @@ counts the tokens again for models whose tokenizer is pinned here; others are kn
 import re
 from typing import Any, Final
 
-from apps.gpu.runtimes.contract import Code, Context, Runtime, RuntimeFailure, declared
+from apps.gpu.runtimes.contract import Code, Context, Runtime, RuntimeFailure
 
-INPUT, OUTPUT = declared("llm.chat")
 _O200K: Final = re.compile(r"(openai/)?gpt-oss-(20|120)b", re.ASCII)  # rs-bpe carries this tokenizer's data
 
 
@@ -29,8 +28,6 @@ def run(job: Any, context: Context) -> tuple[Any, dict[str, Any]]:
 
 RUNTIME: Final = Runtime(
     kind="llm.chat",
-    input_schema=INPUT,
-    output_schema=OUTPUT,
     run=run,
     available=lambda _: "needs --llm-url, an OpenAI-compatible server",
     models=lambda job: (job["model"],),

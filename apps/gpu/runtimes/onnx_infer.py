@@ -1,11 +1,15 @@
-"""`onnx.infer`: run a client's own ONNX model on the client's tensors."""
+"""`onnx.infer`: run a client's own ONNX model on the client's tensors.
+
+Their numbers are checked by NumPy in the sandbox: a step of JSON Schema for each would cost the web process
+seconds for an input of 1 MiB.
+"""
 
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from apps.gpu.runtimes import onnx_model
-from apps.gpu.runtimes.contract import Context, Runtime, declared, invalid_input, invalid_model, missing_packages
+from apps.gpu.runtimes.contract import Context, Runtime, invalid_input, invalid_model, missing_packages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,9 +22,6 @@ DTYPES: Final = (
     "float32", "float64", "float16", "int8", "int16", "int32", "int64",
     "uint8", "uint16", "uint32", "uint64", "bool",
 )  # fmt: skip
-# The numbers themselves are checked by NumPy in the sandbox: one JSON Schema step per number would
-# cost the web process seconds for an input of 1 MiB.
-INPUT, OUTPUT = declared("onnx.infer")
 
 
 def artifacts(job: Any) -> tuple[str, ...]:
@@ -120,8 +121,6 @@ def available(device: str) -> str | None:
 
 RUNTIME: Final = Runtime(
     kind="onnx.infer",
-    input_schema=INPUT,
-    output_schema=OUTPUT,
     run=run,
     available=available,
     runs_client_code=True,

@@ -11,9 +11,8 @@ import sys
 from typing import Any, Final
 
 from apps.gpu.runtimes import commands
-from apps.gpu.runtimes.contract import Context, Runtime, declared, invalid_input, missing_packages
+from apps.gpu.runtimes.contract import Context, Runtime, invalid_input, missing_packages
 
-INPUT, OUTPUT = declared("ray.submit")
 PACKAGE: Final = "ray"
 STORE_BYTES: Final = 100 << 20  # of the cluster's shared memory
 MAX_SECONDS: Final = 86_400
@@ -42,8 +41,6 @@ def run(job: Any, context: Context) -> tuple[Any, dict[str, Any]]:
 
 RUNTIME: Final = Runtime(
     kind="ray.submit",
-    input_schema=INPUT,
-    output_schema=OUTPUT,
     run=run,
     available=lambda _: missing_packages(PACKAGE),
     runs_client_code=True,

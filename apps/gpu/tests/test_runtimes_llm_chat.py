@@ -42,7 +42,7 @@ def test_a_real_model_writes_what_its_seed_makes_it_write(llm):
 
     first, second = (chat(llm, max_tokens=12, say=said.append) for _ in range(2))
 
-    jsonschema.validate(first.output, llm_chat.OUTPUT)
+    jsonschema.validate(first.output, llm_chat.RUNTIME.output_schema)
     assert first.output == second.output
     (choice,) = first.output["choices"]
     assert choice["finish_reason"] == "length"

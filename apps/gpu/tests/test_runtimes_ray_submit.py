@@ -66,7 +66,7 @@ def test_a_program_has_a_real_cluster_to_itself_which_ends_with_it(tier):
         tried = selftest.try_kind("ray.submit", sandbox, Slot())
 
     logs = left.pop(".logs").decode()
-    jsonschema.validate(outcome.output | {"logs": "a" * 64}, ray_submit.OUTPUT)
+    jsonschema.validate(outcome.output | {"logs": "a" * 64}, ray_submit.RUNTIME.output_schema)
     assert outcome.output["status"] == "SUCCEEDED"
     assert "total 285 processors 1.0" in logs
     assert left == {"answer.txt": b"285"}
