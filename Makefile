@@ -10,7 +10,7 @@ PYTHON := .venv/bin/python
 PIP := $(PYTHON) -m pip install --disable-pip-version-check --quiet
 MANAGE := $(PYTHON) manage.py
 
-.PHONY: help setup setup-dev setup-gpu test test-all lint check format demo demo-short up down stack bench clean
+.PHONY: help setup setup-dev setup-gpu setup-ray test test-all lint check format demo demo-short up down stack bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,12 @@ setup-dev: setup .venv/.dev ## and what tests and linters need
 
 setup-gpu: setup ## and torch with its friends, for the models that need it
 	$(PIP) -r requirements-gpu.txt
+
+setup-ray: setup .venv/.ray ## and Ray, for ray.submit
+
+.venv/.ray: requirements-ray.txt .venv/.runtime
+	@$(PIP) -r requirements-ray.txt
+	@touch $@
 
 .venv/bin/python:
 	@test -n "$(BASE_PYTHON)" || { echo "Python 3.11 was not found: install it, or set BASE_PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -57,7 +63,7 @@ node_modules/.installed: package.json package-lock.json .venv/.runtime
 test: setup-dev ## all tests but the slow ones, on real servers; ARGS="-k name" for some
 	@$(PYTHON) -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
-test-all: setup-dev ## every test
+test-all: setup-dev setup-ray ## every test
 	@$(PYTHON) -m pytest $(ARGS)
 
 lint: setup-dev ## linters, types, layers, migrations, production settings

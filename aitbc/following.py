@@ -1,10 +1,11 @@
-"""`GET /v1/jobs/{id}/logs/follow` of the stream process: the log of a job as it grows, until it is final.
+"""`GET /v1/jobs/{id}/logs/follow` and `/stream` of the stream process: the log of a job as it grows, until it is final.
 
 The web process sends clients here with a ticket; a key does as well. All who follow share one database
 connection, for a short question each second.
 """
 
 import asyncio
+import contextlib
 import re
 import time
 from functools import partial
@@ -17,16 +18,16 @@ from asgiref.sync import sync_to_async
 from django.db import Error, connections
 
 from aitbc.core import auth
-from aitbc.core.errors import DomainError, Forbidden, Unavailable
+from aitbc.core.errors import Conflict, DomainError, Forbidden, Unavailable
 from apps.gpu.selectors.logs import EVENTS, FINAL, RETRY, as_events, last_event, lines_after
-from apps.gpu.services import logs
+from apps.gpu.services import cancellation, logs
 
 log = structlog.get_logger(__name__)
 PLACES: Final = 500
 LOOK_SECONDS: Final = 1
 SILENT_SECONDS: Final = 15  # then a comment, so that no proxy takes the connection for dead
 MOST_SECONDS: Final = 600  # then the client asks again, with a key that may have been revoked since
-_PATH: Final = re.compile(r"/v1/jobs/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/logs/follow", re.ASCII)
+_PATH: Final = re.compile(r"/v1/jobs/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/(?:logs/follow|stream)", re.ASCII)
 _open: set[object] = set()
 
 
@@ -52,6 +53,8 @@ async def follow(job: UUID, scope: dict[str, Any], receive: Any, send: Any) -> N
         _open.add(gone)
         try:
             await _go_on(look, after, gone, send)
+            if gone.done() and _cancels(scope["query_string"].decode("latin-1")):
+                await sync_to_async(_cancel)(client, job)
         except DomainError as error:  # too late for another answer: the client comes back for it
             log.warning("a log cannot be followed any further", job=str(job), reason=error.message)
         finally:
@@ -74,12 +77,23 @@ async def _go_on(look: Any, after: int, gone: "asyncio.Future[None]", send: Any)
             await _write(send, text or ":\n\n")
 
 
+def _cancels(query: str) -> bool:
+    return parse_qs(query).get("on_disconnect") == ["cancel"]
+
+
+def _cancel(client: UUID, job: UUID) -> None:
+    with contextlib.suppress(Conflict):  # it became final in the same moment
+        _asked(lambda: cancellation.cancel(client=client, job=job))
+
+
 def _client(job: UUID, query: str, headers: dict[bytes, str]) -> UUID:
+    cancels = _cancels(query)
     if tickets := parse_qs(query).get("ticket"):
-        return logs.client_of(tickets[0], job=job)
+        return logs.client_of(tickets[0], job=f"{job}/cancel" if cancels else job)
     principal = _asked(lambda: auth.authenticate(headers.get(b"authorization", "").removeprefix("Bearer ").strip()))
-    if not principal.has("jobs:read"):
-        raise Forbidden("auth.scope", "this key lacks the scope jobs:read", scope="jobs:read")
+    for scope in ["jobs:read"] + ["jobs:write"] * cancels:
+        if not principal.has(scope):
+            raise Forbidden("auth.scope", f"this key lacks the scope {scope}", scope=scope)
     return UUID(str(principal.user_id))
 
 

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from urllib.parse import urlsplit
+from functools import partial
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import orjson
@@ -18,11 +19,19 @@ from django.conf import settings as live
 from django.db import connection, connections
 
 from aitbc import following, stream
+from aitbc.accounts.keys import create_key
+from aitbc.chain.signing import address_of
 from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT, MATMUL_OUTPUT
+from apps.gpu.agent.identity import Identity
+from apps.gpu.agent.llm import LlmServer
+from apps.gpu.agent.sandbox import MIB, Sandbox, Slot
+from apps.gpu.agent.work import Lease, Worker
 from apps.gpu.models import Job
 from apps.gpu.services import logs
-from apps.gpu.tests.steps import lease_of, start
+from apps.gpu.tests import tiny_llm
+from apps.gpu.tests.steps import lease_of, refused, start, submit
+from apps.gpu.worker import local_transport
 
 END = 'event: end\ndata: {"state":"completed"}\n\n'
 HELLO = "retry: 2000\n\n"
@@ -44,7 +53,7 @@ def say(miner, lease, *lines, first):
     assert response.status_code == 200, response.content
 
 
-async def follow(job, *, token="", ticket="", last="", while_open=None, leaves=None):
+async def follow(job, *, token="", ticket="", last="", while_open=None, leaves=None, where="logs/follow", query=""):
     """One request to the stream application -> (status, text); `while_open` runs after the first bytes."""
     sent, opened = [], asyncio.Event()
 
@@ -63,8 +72,8 @@ async def follow(job, *, token="", ticket="", last="", while_open=None, leaves=N
     scope = {
         "type": "http",
         "method": "GET",
-        "path": f"/v1/jobs/{job}/logs/follow",
-        "query_string": f"ticket={ticket}".encode() if ticket else b"",
+        "path": f"/v1/jobs/{job}/{where}",
+        "query_string": (f"ticket={ticket}" if ticket else query).encode(),
         "headers": [*headers, (b"last-event-id", last.encode())],
     }
     asking = asyncio.create_task(stream.application(scope, receive, send))
@@ -216,3 +225,116 @@ def _until_live(url):
                 return
         assert time.monotonic() < deadline, "the stream process does not answer"
         time.sleep(0.1)
+
+
+# -- /v1/jobs/{id}/stream --------------------------------------------------------------------------
+
+
+def leaving(job, way, **access):
+    """Read the stream of a job and go away while it is open."""
+
+    async def story():
+        leaves = asyncio.Event()
+        asking = asyncio.ensure_future(follow(job, where="stream", leaves=leaves, **({"query": way} | access)))
+        await asyncio.sleep(0.5)
+        leaves.set()
+        return await asking
+
+    return run(story())
+
+
+def test_a_reader_who_leaves_cancels_the_job_if_that_is_what_he_chose(stage):
+    alice, mike, lease = stage
+    say(mike, lease, '{"delta":"one"}', first=0)
+
+    status, text = leaving(lease["id"], "on_disconnect=cancel", token=alice.token)
+
+    assert (status, text) == (200, HELLO + 'id: 1\ndata: {"delta":"one"}\n\n')
+    assert Job.objects.get().state == "canceled"
+
+
+@pytest.mark.parametrize("way", ["on_disconnect=detach", ""])
+def test_a_reader_who_leaves_detaches_otherwise(stage, way):
+    alice, mike, lease = stage
+
+    assert leaving(lease["id"], way, token=alice.token) == (200, HELLO)
+
+    assert Job.objects.get().state == "running"
+    assert mike.deliver(lease, MATMUL_OUTPUT).status_code == 200
+
+
+def test_leaving_after_the_end_cancels_nothing(stage):
+    alice, mike, lease = stage
+    assert mike.deliver(lease, MATMUL_OUTPUT).status_code == 200
+
+    assert leaving(lease["id"], "on_disconnect=cancel", token=alice.token) == (200, HELLO + END)
+
+    assert Job.objects.get().state == "completed"
+
+
+def test_only_who_may_write_jobs_may_choose_cancel(stage, settings):
+    alice, _, lease = stage
+    settings.STREAM_URL = "http://stream.test"
+    path = f"/v1/jobs/{lease['id']}/stream"
+    _, token = create_key(user=alice.user, name="reads", scopes=("jobs:read",))
+    reader = cast.Person(alice.user, token, alice.principal)
+
+    refused(reader.get(f"{path}?on_disconnect=cancel"), 403, "auth.scope")
+    detached = urlsplit(reader.get(path)["Location"])
+    ticket = parse_qs(detached.query)["ticket"][0]
+
+    assert detached.path == path
+    assert leaving(lease["id"], "", token=token) == (200, HELLO)
+    assert leaving(lease["id"], f"on_disconnect=cancel&ticket={ticket}")[0] == 401  # a ticket for less
+    assert leaving(lease["id"], "on_disconnect=cancel", token=token)[0] == 403
+    assert Job.objects.get().state == "running"
+    location = urlsplit(alice.get(f"{path}?on_disconnect=cancel")["Location"])
+    assert leaving(lease["id"], location.query)[0] == 200
+    assert Job.objects.get().state == "canceled"
+
+
+def test_a_strangers_job_has_no_stream(stage, settings):
+    _, _, lease = stage
+    settings.STREAM_URL = "http://stream.test"
+    path = f"/v1/jobs/{lease['id']}/stream?on_disconnect=cancel"
+
+    refused(cast.person("mallory").get(path), 404, "job.unknown")
+    assert leaving(lease["id"], "on_disconnect=cancel", token=cast.person("mallory").token)[0] == 404
+    assert Job.objects.get().state == "running"
+
+
+def test_the_first_words_of_a_language_model_arrive_before_its_job_ends(committed_db, tmp_path):
+    """Through a real agent and a real, tiny model: its server, the miner, the platform, the stream."""
+    server, url = tiny_llm.serve(tmp_path, "tiny", context=8_192)
+    alice, mike = cast.person("alice"), cast.seller("mike", kinds=("llm.chat",), models=("tiny",))
+    cast.fund(alice.id, AIT)
+    messages, price = [{"role": "user", "content": "go on"}], {"amount": "0.1", "asset": "AIT"}
+    asked = {"model": "tiny", "messages": messages, "max_tokens": 1_500, "temperature": 0}
+    job = submit(alice, kind="llm.chat", input=asked, max_price=price)
+    (lease,) = mike.poll()
+    with contextlib.closing(Sandbox(tier="process")) as sandbox, contextlib.closing(local_transport(mike.token)) as web:
+        worker = Worker(
+            web, Identity(address_of(mike.private_key), mike.private_key), sandbox, 100 * MIB, llm=LlmServer(url)
+        )
+        perform = partial(worker.perform, Lease(lease), Slot(), chain_id=live.CHAIN_ID)
+        working = threading.Thread(target=_in_thread, args=(perform,))
+        states = []
+
+        def work():
+            working.start()
+            while not (text := alice.get(f"/v1/jobs/{job['id']}/logs").content):
+                time.sleep(0.05)
+            states.append((Job.objects.get().state, text))
+
+        status, text = run(follow(job["id"], token=alice.token, where="stream", while_open=work))
+        working.join(30)
+
+    del server
+    ((state, early),) = states
+    deltas = [orjson.loads(line.removeprefix("data: "))["delta"] for line in text.splitlines() if '"delta"' in line]
+    output = orjson.loads(alice.get(f"/v1/jobs/{job['id']}/result").content)["output"]
+    assert (status, state) == (200, "running")
+    assert early.startswith(b'{"delta": ')
+    assert text.endswith(END)
+    assert "".join(deltas) == output["choices"][0]["message"]["content"]
+    assert output["usage"]["completion_tokens"] == 1_500

@@ -21,7 +21,6 @@ PARTLY = {
     8: ("key ids can be rotated, bridge validators", "Money and chain"),
     9: ("a one-time code; two persons and a delay for changing parameters and roles", "Money and chain"),
     18: ("consent at submission: it is given at the dispute", "GPU and marketplace"),
-    32: ("rootless containers and leased Ray clusters", "GPU and marketplace"),
     34: ("login throttles in PostgreSQL", "Platform and console"),
 }
 

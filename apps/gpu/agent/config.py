@@ -31,6 +31,7 @@ SETTINGS: Final = {
     "price": Setting(str, "0.001", "AIT per device second"),
     "kinds": Setting(words, None, "offer only these job kinds: a,b"),
     "models": Setting(words, (), "names of models kept here: a,b"),
+    "llm_url": Setting(str, None, "OpenAI-compatible server for llm.chat: http://127.0.0.1:8080/v1"),
     "cpus": Setting(parse_cpus, (), "offer these processors: 0 or 0-3,6"),
     "devices": Setting(words, (), "offer only these accelerators, by uuid"),
     "slots": Setting(int, 1, "jobs at a time"),

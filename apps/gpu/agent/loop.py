@@ -21,11 +21,14 @@ from apps.gpu import runtimes, statements
 from apps.gpu.agent import challenge as protocol
 from apps.gpu.agent import outbox
 from apps.gpu.agent.detect import Device
+from apps.gpu.agent.engine import Engine
 from apps.gpu.agent.heartbeat import Heart
 from apps.gpu.agent.identity import Identity
+from apps.gpu.agent.llm import LlmServer
 from apps.gpu.agent.sandbox import MIB, Canceled, Limits, Sandbox, Slot
 from apps.gpu.agent.transport import JSON, HttpTransport, pauses
 from apps.gpu.agent.work import Lease, Worker
+from apps.gpu.runtimes.container_run import IMAGES
 from apps.gpu.runtimes.contract import RuntimeFailure
 
 logger = structlog.get_logger(__name__)
@@ -40,7 +43,7 @@ class Config:
     """What the provider decides. `price` in AIT per device second; `slots` jobs at a time, shared out
     over the devices; `kinds` None offers all that can run; `allow_client_code` lets kinds that run a
     client's model into a sandbox of the tier process; `drain_seconds` are left to the jobs at hand once the
-    miner is stopped; the folder `undelivered` keeps results."""
+    miner is stopped; the folder `undelivered` keeps results; `llm_url` is an OpenAI-compatible server's."""
 
     name: str
     region: str
@@ -52,6 +55,7 @@ class Config:
     allow_client_code: bool = False
     drain_seconds: float = 300
     undelivered: Path | None = None
+    llm_url: str | None = None
 
 
 @dataclass
@@ -66,8 +70,9 @@ def kinds_to_offer(config: Config, sandbox: Sandbox, device: str) -> list[str]:
     """Kinds that can run here, less those that need a better sandbox; ValueError if none is left."""
     able = [
         kind
-        for kind in runtimes.available_kinds(device)
+        for kind in (*runtimes.available_kinds(device), *(["llm.chat"] if config.llm_url else []))
         if sandbox.tier != "process" or config.allow_client_code or not runtimes.find(kind).runs_client_code
+        if not (runtimes.find(kind).runs_commands and sandbox.exposed)
     ]
     kinds = [kind for kind in able if config.kinds is None or kind in config.kinds]
     missing = sorted(set(config.kinds or ()) - set(kinds))
@@ -89,7 +94,10 @@ class Agent:
         self._transport, self._identity, self._sandbox = transport, identity, sandbox
         self._devices, self._config, self._prefix = devices, config, prefix
         self.kinds = kinds_to_offer(config, sandbox, devices[0].kind)
-        self._worker = Worker(transport, identity, sandbox, config.memory_bytes, config.undelivered)
+        engine = Engine.find() if "container.run" in self.kinds else None
+        llm = LlmServer(config.llm_url.rstrip("/")) if config.llm_url and "llm.chat" in self.kinds else None
+        self._models = [*config.models, *([IMAGES] if engine else []), *(llm.models() if llm else [])]
+        self._worker = Worker(transport, identity, sandbox, config.memory_bytes, config.undelivered, engine, llm)
         self._measured: dict[str, dict[str, float]] = {}
         self._leases: dict[str, Lease] = {}
         # Dealt to the devices in turn; those of one processor share its threads.
@@ -247,7 +255,7 @@ class Agent:
             "region": config.region,
             "concurrency": config.slots,
             "kinds": self.kinds,
-            "models": list(config.models),
+            "models": self._models,
             "devices": [self._claim(device) for device in self._devices],
             "price": {"amount": config.price, "asset": "AIT"},
             "address": self._identity.address,

@@ -15,13 +15,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from apps.gpu import runtimes
 from apps.gpu.agent import bubblewrap, child
+from apps.gpu.agent.confine import MAX_TASKS
 from apps.gpu.agent.workspace import Workspace, Workspaces
 from apps.gpu.agent.zygote import ROOT, Zygote
 from apps.gpu.runtimes.contract import Code, RuntimeFailure
@@ -125,6 +126,11 @@ class Sandbox:
             outcome = self.run(workspace, "probe", {"paths": paths}, Limits(seconds=30), Slot())
         facts: dict[str, Any] = {**outcome.output, **outcome.metrics["sandbox"]}
         return facts
+
+    @property
+    def exposed(self) -> list[str]:
+        """What of the host a client's own program could reach here."""
+        return [path for path in self.facts["readable"] if path != "/etc/passwd"] + list(self.facts["interfaces"])
 
     # -- running -------------------------------------------------------------------------------
     def workspace(self) -> contextlib.AbstractContextManager[Workspace]:
@@ -276,7 +282,10 @@ def _watch(pid: int, deadline: float, limits: Limits, stopped: Callable[[], bool
     ended.register(descriptor, select.POLLIN)
     try:
         while not ended.poll(tick_ms):
-            peak, tick_ms = max(peak, _resident(pid)), _TICK_MS
+            family = list(_family(pid))
+            peak, tick_ms = max(peak, sum(family)), _TICK_MS
+            if len(family) > MAX_TASKS:  # the kernel's own limit does not hold for root
+                raise RuntimeFailure(Code.PROCESSES, f"the job had more than {MAX_TASKS} processes")
             if peak > limits.memory_bytes:
                 used = f"{peak // MIB} MiB of memory, its limit is {limits.memory_bytes // MIB} MiB"
                 raise RuntimeFailure(Code.MEMORY, f"the job used {used}")
@@ -289,18 +298,15 @@ def _watch(pid: int, deadline: float, limits: Limits, stopped: Callable[[], bool
     return peak
 
 
-def _resident(pid: int) -> int:
-    """Resident bytes of a process and its descendants (pages they share count for each of them)."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        below = [
-            int(line)
-            for task in Path(f"/proc/{pid}/task").iterdir()
-            for line in (task / "children").read_text().split()
-        ]
-    except (FileNotFoundError, ProcessLookupError):  # it has ended
-        return 0
-    return pages * _PAGE + sum(map(_resident, below))
+def _family(pid: int) -> Iterator[int]:
+    """Resident bytes of a process and of each of its descendants (pages they share count for each)."""
+    pids = [pid]
+    while pids:
+        process = Path(f"/proc/{pids.pop()}")
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            yield int((process / "statm").read_text().split()[1]) * _PAGE
+            for task in (process / "task").iterdir():
+                pids += map(int, (task / "children").read_text().split())
 
 
 def _log_tail(workspace: Workspace) -> None:

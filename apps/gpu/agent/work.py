@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,16 +14,20 @@ import structlog
 from aitbc.core import money
 from aitbc.core.errors import Conflict, DomainError, NotFound, Unavailable
 from apps.gpu import runtimes, statements
-from apps.gpu.agent import outbox
+from apps.gpu.agent import child, outbox
+from apps.gpu.agent.engine import Engine
 from apps.gpu.agent.identity import Identity
+from apps.gpu.agent.llm import LlmServer
 from apps.gpu.agent.printed import Printed
 from apps.gpu.agent.sandbox import Canceled, Limits, Outcome, Sandbox, Slot
 from apps.gpu.agent.transport import JSON, HttpTransport
 from apps.gpu.agent.workspace import Workspace
-from apps.gpu.runtimes.contract import Code, RuntimeFailure
+from apps.gpu.runtimes.commands import LOGS, MAX_FILES
+from apps.gpu.runtimes.contract import Code, RuntimeFailure, invalid_input
 
 logger = structlog.get_logger(__name__)
 INLINE_BYTES: Final = 1 << 20  # a larger output travels as an artifact
+DELTA_CHARS: Final = 150
 DECIMALS: Final = 18  # of AIT and CREDIT
 DELIVERY_TRIES: Final = 20  # each as patient as the transport: some ten minutes without the platform
 
@@ -55,6 +60,8 @@ class Worker:
     sandbox: Sandbox
     memory_bytes: int
     undelivered: Path | None = None  # the folder that keeps results until the platform has answered
+    engine: Engine | None = None
+    llm: LlmServer | None = None
 
     def perform(self, lease: Lease, slot: Slot, *, chain_id: int) -> str:
         """`completed`, or why not: `failed`, `canceled`, or `lost` with the lease."""
@@ -101,16 +108,41 @@ class Worker:
         job = lease.job
         given = self._input(job, workspace)
         self._fetch(runtimes.find(job["kind"]).artifacts(given), workspace)
+        if job["kind"] == "container.run" and given.get("image") and self.engine is not None:
+            self.engine.pull(given["image"])
         self.transport.start(lease.id, lease_token=lease.token)
-        outcome = self.sandbox.run(
-            workspace,
-            "job",
-            {"kind": job["kind"], "input": given},
-            Limits(seconds=float(job["max_seconds"]), memory_bytes=self.memory_bytes),
-            slot,
-            lease.canceled.is_set,
-        )
+        limits = Limits(seconds=float(job["max_seconds"]), memory_bytes=self.memory_bytes)
+        outcome = self._run(lease, given, workspace, limits, slot)
+        if runtimes.find(job["kind"]).runs_commands:
+            self._deliver(outcome.output, workspace)
         return self._signed(lease, outcome, chain_id)
+
+    def _run(self, lease: Lease, given: Any, workspace: Workspace, limits: Limits, slot: Slot) -> Outcome:
+        kind, stopped = lease.job["kind"], lease.canceled.is_set
+        if kind == "llm.chat" and self.llm is not None:
+            return self.llm.run(given, limits, partial(self._say, lease, workspace), stopped)
+        if kind == "container.run" and given.get("image") and self.engine is not None:
+            return self.engine.run(given, workspace, limits, slot.threads, stopped)
+        return self.sandbox.run(workspace, "job", {"kind": kind, "input": given}, limits, slot, stopped)
+
+    def _say(self, lease: Lease, workspace: Workspace, text: str) -> None:
+        """Lines for the log, short enough whatever is escaped in them, told at once."""
+        with (workspace.folder / child.LOG).open("a") as log:
+            for at in range(0, len(text), DELTA_CHARS):
+                log.write(json.dumps({"delta": text[at : at + DELTA_CHARS]}) + "\n")
+        self.tell(lease)
+
+    def _deliver(self, output: JSON, workspace: Workspace) -> None:
+        """Uploads what the job left in its folder `out`, and names each file's artifact in the output."""
+        try:
+            for path, content in workspace.left():
+                if len(output["files"]) == MAX_FILES:
+                    raise RuntimeFailure(Code.OUTPUT_TOO_LARGE, f"the job left more than {MAX_FILES} files")
+                output["files"][path] = self.transport.put_artifact(content)
+            if "logs" in output:
+                output["logs"] = output["files"].pop(LOGS)
+        except OSError as error:
+            raise invalid_input(f"the job left what is no plain file: {error}") from error
 
     def _input(self, job: JSON, workspace: Workspace) -> Any:
         given = job.get("input")

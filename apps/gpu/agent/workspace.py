@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from apps.gpu.agent import child
+from apps.gpu.runtimes import commands
 from apps.gpu.runtimes.contract import Code, RuntimeFailure
 
+OUTPUT_BYTES: Final = 256 << 20  # of all files that a job delivers
 _PREFIX: Final = "aitbc-jobs-"
 _UIDS: Final = range(64_000, 64_900)  # assigned to nobody; a miner that runs as root gives each job one
 
@@ -59,9 +61,29 @@ class Workspace:
         finally:
             os.close(descriptor)
 
+    def left(self) -> Iterator[tuple[str, bytes]]:
+        """(path, content) of the files in the job's folder `out`, once it has ended. Links are not followed;
+        OSError where there is something else."""
+        size, root = 0, self.folder / commands.OUT
+        for top, _, names, folder in os.fwalk(root, follow_symlinks=False):
+            for name in sorted(names):
+                content = _plain(name, folder, OUTPUT_BYTES - size)
+                size += len(content)
+                yield os.path.relpath(os.path.join(top, name), root), content
+
     def write_request(self, request: dict[str, Any]) -> None:
         (self.folder / child.RESULT).unlink(missing_ok=True)
         (self.folder / child.REQUEST).write_text(json.dumps({**request, "artifacts": self.artifacts}))
+
+
+def _plain(name: str, folder: int, most: int) -> bytes:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{name} is no plain file")
+        if len(content := file.read(most + 1)) > most:
+            raise RuntimeFailure(Code.OUTPUT_TOO_LARGE, f"the files take more than {OUTPUT_BYTES >> 20} MiB")
+        return content
 
 
 def _no_file(name: str) -> RuntimeFailure:

@@ -1,6 +1,6 @@
-"""`/v1/jobs/{id}/logs` and `/rows`: what a client may look into beyond result and receipt."""
+"""`/v1/jobs/{id}/logs`, `/stream` and `/rows`: what a client may look into beyond result and receipt."""
 
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from django.conf import settings
@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from ninja import Query, Router
 
 from aitbc.core.auth import ApiKey, caller
+from aitbc.core.errors import Forbidden
 from aitbc.core.schema import errors
 from apps.gpu.api.schemas import RowOut
 from apps.gpu.runtimes.matrices import MAX_N
@@ -34,20 +35,42 @@ def get_logs(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Text, or server-sent events where `Accept` names them: one per group of lines, numbered for
     `Last-Event-ID`, then `end` once the job is final. Until then they are followed where 307 leads."""
     client = caller(request).user_id
-    events = EVENTS in request.META.get("HTTP_ACCEPT", "")
-    after = last_event(request.META.get("HTTP_LAST_EVENT_ID", "")) if events else 0
-    state, found = lines_after(client=client, job=job_id, seq=after)
-    if not events:
-        response = HttpResponse(as_text(found), content_type="text/plain; charset=utf-8")
-    elif state not in FINAL and settings.STREAM_URL:
-        ticket = logs.ticket(client=client, job=job_id)
-        response = HttpResponseRedirect(f"{settings.STREAM_URL}/v1/jobs/{job_id}/logs/follow?ticket={ticket}")
-        response.status_code = 307
+    if EVENTS in request.META.get("HTTP_ACCEPT", ""):
+        response = _events(request, client, job_id, "logs/follow", logs.ticket(client=client, job=job_id))
     else:
-        response = HttpResponse(RETRY + as_events(state, found), content_type=EVENTS)
-    response["Cache-Control"] = "no-store"
+        _, found = lines_after(client=client, job=job_id, seq=0)
+        response = HttpResponse(as_text(found), content_type="text/plain; charset=utf-8")
     response["Vary"] = "Accept"
+    response["Cache-Control"] = "no-store"
     return response
+
+
+@router.get(
+    "/jobs/{uuid:job_id}/stream",
+    response={200: None, 307: None} | errors(403, 404),
+    summary="What a job writes, as it writes it",
+    openapi_extra={"responses": _LOGS["responses"] | {200: {"content": {EVENTS: _TEXT}}}},
+)
+def stream_job(
+    request: HttpRequest, job_id: UUID, on_disconnect: Literal["cancel", "detach"] = "detach"
+) -> HttpResponse:
+    """The events of `/logs`; those of `llm.chat` are `{"delta": text}`. With `on_disconnect=cancel`, for a key
+    that may write jobs, the job ends when its reader goes away before it is final."""
+    who, cancels = caller(request), on_disconnect == "cancel"
+    if cancels and not who.has("jobs:write"):
+        raise Forbidden("auth.scope", "this key lacks the scope jobs:write", scope="jobs:write")
+    ticket = logs.ticket(client=who.user_id, job=f"{job_id}/cancel" if cancels else job_id)
+    response = _events(request, who.user_id, job_id, "stream", f"{ticket}&on_disconnect={on_disconnect}")
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _events(request: HttpRequest, client: UUID, job: UUID, where: str, ticket: str) -> HttpResponse:
+    """What there is of a final job; else where what comes can be followed."""
+    state, found = lines_after(client=client, job=job, seq=last_event(request.META.get("HTTP_LAST_EVENT_ID", "")))
+    if state in FINAL or not settings.STREAM_URL:
+        return HttpResponse(RETRY + as_events(state, found), content_type=EVENTS)
+    return HttpResponseRedirect(f"{settings.STREAM_URL}/v1/jobs/{job}/{where}?ticket={ticket}", status=307)
 
 
 @router.get(

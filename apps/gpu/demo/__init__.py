@@ -1,4 +1,4 @@
-"""Real inputs for demonstrations and self-tests: a small ONNX model, its reference, pictures with text.
+"""Real inputs for demonstrations and self-tests: a small ONNX model, its reference, pictures with text, a voice.
 
 `mlp.onnx` is a perceptron 16-32-8 with softmax, made by `make_model.py`; its weights come from the
 generator of `bench.matmul`, so anyone recomputes its outputs with NumPy alone (`mlp_reference`).
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 MODEL_PATH: Final = Path(__file__).parent / "mlp.onnx"
+VOICE_PATH: Final = MODEL_PATH.with_name("voice.wav")  # synthetic, speaks from 1 s to 2 s of its 3 s
+VOICE_SHA256: Final = "18178542e054232bd6c48f289859b2933ba351e6a3e38c642e16c7a153906517"
 INPUTS, HIDDEN, OUTPUTS = 16, 32, 8
 _SEED: Final = b"aitbc demo model"
 

@@ -4,7 +4,16 @@ from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from apps.gpu.runtimes import bench_matmul, onnx_infer, text_embed, vision_ocr
+from apps.gpu.runtimes import (
+    audio_vad,
+    bench_matmul,
+    container_run,
+    llm_chat,
+    onnx_infer,
+    ray_submit,
+    text_embed,
+    vision_ocr,
+)
 from apps.gpu.runtimes.contract import Code, Runtime, RuntimeFailure
 
 if TYPE_CHECKING:
@@ -16,7 +25,7 @@ Side = Literal["input", "output"]
 @cache
 def runtimes() -> dict[str, Runtime]:
     """Every kind the platform knows, by name, whether or not this machine can run it."""
-    modules = (bench_matmul, onnx_infer, text_embed, vision_ocr)
+    modules = (audio_vad, bench_matmul, container_run, llm_chat, onnx_infer, ray_submit, text_embed, vision_ocr)
     return {module.RUNTIME.kind: module.RUNTIME for module in modules}
 
 
@@ -40,7 +49,11 @@ def unavailable(device: str = "cpu") -> dict[str, str]:
 
 def misfits(kind: str, side: Side, value: Any) -> list[dict[str, Any]]:
     """Where `value` does not fit the kind's schema of this side: `loc` and `msg` of up to 20 places."""
-    found = islice(_validator(kind, side).iter_errors(value), 20)
+    return errors_of(_validator(kind, side), side, value)
+
+
+def errors_of(validator: "Draft202012Validator", side: Side, value: Any) -> list[dict[str, Any]]:
+    found = islice(validator.iter_errors(value), 20)
     return [{"loc": ["body", side, *map(str, error.absolute_path)], "msg": error.message[:300]} for error in found]
 
 

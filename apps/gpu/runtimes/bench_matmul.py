@@ -8,27 +8,7 @@ from typing import Any, Final
 
 from aitbc.chain import merkle
 from apps.gpu.runtimes import deviation, matrices
-from apps.gpu.runtimes.contract import Context, Runtime, closed, missing_packages
-
-MAX_REPEATS: Final = 1_000
-
-INPUT: Final = closed(
-    {
-        "n": {"type": "integer", "minimum": matrices.MIN_N, "maximum": matrices.MAX_N},
-        "seed": {"type": "integer", "minimum": 0, "maximum": 2**53 - 1},
-        "dtype": {"enum": ["float32", "float16", "bfloat16"]},
-        "repeats": {"type": "integer", "minimum": 1, "maximum": MAX_REPEATS},
-    },
-    optional=["repeats"],
-)
-OUTPUT: Final = closed(
-    {
-        "n": {"type": "integer"},
-        "seconds": {"type": "number", "exclusiveMinimum": 0},
-        "tflops": {"type": "number", "exclusiveMinimum": 0},
-        "root": {"type": "string", "pattern": "^0x[0-9a-f]{64}$"},
-    }
-)
+from apps.gpu.runtimes.contract import Context, Runtime, missing_packages
 
 
 def seed_bytes(seed: int) -> bytes:
@@ -55,7 +35,7 @@ def available(device: str) -> str | None:
 
 
 RUNTIME: Final = Runtime(
-    kind="bench.matmul", input_schema=INPUT, output_schema=OUTPUT, run=run, available=available, preload=("numpy",),
+    kind="bench.matmul", run=run, available=available, preload=("numpy",),
     # The product is exact on every machine, how long it took is not.
     deviation=lambda a, b: deviation.numeric([a.get("n"), a.get("root")], [b.get("n"), b.get("root")]),
 )  # fmt: skip

@@ -5,23 +5,25 @@ NumPy, onnxruntime and the like only inside its functions: importing all of them
 and some 150 MB that no web worker should carry.
 """
 
-from collections.abc import Callable, Collection, Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
 UNIT: Final = "device_second"
-SHA256: Final[dict[str, Any]] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
 Fault = Literal["client", "provider"]
 Schema = Mapping[str, Any]
 
 
-def closed(properties: Schema, *, optional: Collection[str] = ()) -> dict[str, Any]:
-    """JSON Schema of an object with these properties, all needed but the `optional` ones, and no others."""
-    required = [name for name in properties if name not in optional]
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+@cache
+def declared() -> dict[str, dict[str, Schema]]:
+    """kind -> the schemas of its `input` and `output`."""
+    found: dict[str, dict[str, Schema]] = json.loads(Path(__file__).with_name("schemas.json").read_text())
+    return found
 
 
 class Code(StrEnum):
@@ -35,6 +37,8 @@ class Code(StrEnum):
     INVALID_INPUT = "runtime.invalid_input"
     CRASHED = "runtime.crashed"
     STOPPED = "miner.stopped"
+    EXIT_CODE = "runtime.exit_code"
+    PROCESSES = "runtime.processes"
 
 
 # Time, memory and output are the client's: the limits were agreed before the lease. A crash, the
@@ -87,17 +91,17 @@ Run = Callable[[Any, Context], tuple[Any, dict[str, Any]]]
 class Runtime:
     """One job kind.
 
-    `runs_client_code`: parses a client's model, so production wants a real sandbox around it.
+    `runs_client_code`: parses a client's model, so production wants a real sandbox around it;
+    `runs_commands`: starts a client's programs, so every miner wants one that hides the host.
     `run(input, context)` returns (output, metrics) or raises `RuntimeFailure`; it trusts the input to
-    match `input_schema`. `artifacts(input)` names what must be fetched first. `available(device)` says
+    match `input_schema`. `artifacts(input)` names what must be fetched first, `models(input)` what a miner must list
+    to get the job, `made(output)` the artifacts in the output. `available(device)` says
     in words why this machine cannot run it on a device of that kind, or None. `preload`: what a warm
     process imports ahead. `deviation(a, b)` of two machines' outputs for one input is at most
     `tolerance`: the runtime's comparison (protocols 18); None: they need not agree.
     """
 
     kind: str
-    input_schema: Schema
-    output_schema: Schema
     run: Run
     available: Callable[[str], str | None]
     runs_client_code: bool = False
@@ -105,7 +109,18 @@ class Runtime:
     preload: tuple[str, ...] = ()
     deviation: Callable[[Any, Any], float] | None = None
     tolerance: float = 0
+    runs_commands: bool = False
+    models: Callable[[Any], tuple[str, ...]] = lambda _: ()
+    made: Callable[[Any], tuple[str, ...]] = lambda _: ()
     unit: str = UNIT
+
+    @property
+    def input_schema(self) -> Schema:
+        return declared()[self.kind]["input"]
+
+    @property
+    def output_schema(self) -> Schema:
+        return declared()[self.kind]["output"]
 
 
 def missing_packages(*modules: str) -> str | None:

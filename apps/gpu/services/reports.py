@@ -16,7 +16,7 @@ from aitbc.core.errors import Conflict, DomainError, Invalid, NotFound
 from apps.gpu import receipts, statements
 from apps.gpu.meter import Bill, bill
 from apps.gpu.models import Attempt
-from apps.gpu.runtimes import misfits
+from apps.gpu.runtimes import llm_chat, misfits, runtimes
 from apps.gpu.runtimes.contract import FAULTS
 from apps.gpu.services import artifacts
 
@@ -156,12 +156,13 @@ def _item(report: Report, facts: Facts) -> dict[str, Any]:
         "fee": str(the_bill.fee),
         "output": report.output,
         "output_artifact": report.output_artifact,
-        "metrics": report.metrics or {},
+        "metrics": _metrics(report, facts),
         "digest": report.digest().hex(),
         "receipt": document,
         "leaf": receipts.leaf(document).hex(),
         "owner": str(facts.owner),
         "client": facts.client,
+        "made": _made(report, facts),
     }
 
 
@@ -173,6 +174,22 @@ def _check_output(report: Report, facts: Facts) -> None:
         return
     if errors := misfits(facts.kind, "output", report.output):
         raise Invalid("result.invalid_output", f"the output does not fit {facts.kind}", errors=errors)
+    if made := _made(report, facts):
+        artifacts.require_access(user=facts.owner, hashes=made)
+
+
+def _metrics(report: Report, facts: Facts) -> dict[str, Any]:
+    """What the miner tells, and the tokens that the platform counted; other units are counted where it is written."""
+    metrics = {name: value for name, value in (report.metrics or {}).items() if name != "counted"}
+    known = facts.kind == "llm.chat" and facts.input is not None and report.output is not None
+    count = llm_chat.tokens(facts.input, report.output) if known else None
+    return metrics if count is None else metrics | {"counted": {"unit": "token", "amount": count}}
+
+
+def _made(report: Report, facts: Facts) -> list[str]:
+    """The artifacts that the client gets with this result."""
+    named = runtimes()[facts.kind].made(report.output) if report.output is not None else ()
+    return sorted({*named, *([report.output_artifact] if report.output_artifact else [])})
 
 
 def statement_of(facts: Facts, *, output: Any, output_artifact: str | None) -> statements.WorkStatement:
@@ -218,15 +235,15 @@ def _receipt(report: Report, facts: Facts, the_bill: Bill, started: int) -> dict
 
 
 def _write(items: list[dict[str, Any]]) -> dict[UUID, tuple[str, str]]:
-    grants = [item for item in items if item["output_artifact"]]
-    payload = orjson.dumps([{k: v for k, v in item.items() if k != "client"} for item in items]).decode()
+    grants = [item for item in items if item["made"]]
+    payload = orjson.dumps([{k: v for k, v in item.items() if k not in ("client", "made")} for item in items]).decode()
     query = "SELECT job, code, document FROM gpu_complete(%s::jsonb)"
     with transaction.atomic() if grants else nullcontext():
         written = {job: (code, document) for job, code, document in db.rows(query, (payload,))}
         for item in grants:
             job = UUID(item["job"])
-            if written[job][0] == "ok":
-                artifacts.grant_output(job=job, client=item["client"], sha256=item["output_artifact"])
+            for sha256 in item["made"] if written[job][0] == "ok" else ():
+                artifacts.grant_output(job=job, client=item["client"], sha256=sha256)
     return written
 
 

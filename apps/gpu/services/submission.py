@@ -17,7 +17,7 @@ from apps.gpu.services.artifacts import require_access
 
 MAX_INLINE_INPUT = 1024 * 1024
 DECIMALS = 18
-_AS_ORDERED = ("kind", "input", "input_artifact", "priority", "gpu_model", "region", "models", "min_reliability")
+_AS_ORDERED = ("kind", "input", "input_artifact", "priority", "gpu_model", "region", "min_reliability")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ def prepare(client: UUID, order: Order) -> dict[str, Any]:
         "payment": str(uuid7()),
         **{name: getattr(order, name) for name in _AS_ORDERED},
         "artifacts": artifacts,
+        "models": sorted({*order.models, *(runtimes()[order.kind].models(order.input) if order.input else ())}),
         "digest": _digest(order, max_price, inline),
         "salt": os.urandom(32).hex(),
         "offer_id": str(order.offer_id) if order.offer_id else None,

@@ -236,10 +236,11 @@ BEGIN
            finished_at = to_timestamp(x.finished_ms / 1000.0), units_ms = x.units_ms, lease_expires_at = NULL
       FROM unnest(items) x
      WHERE j.id = x.job AND j.lease_token = x.lease_token AND j.state IN ('leased', 'running')
-    RETURNING x.*),
+    RETURNING x.*, gpu_counted(j.kind, j.input) AS counted),
   result AS (
     INSERT INTO gpu_job_result (job_id, output, output_artifact, metrics, digest)
-    SELECT x.job, x.output, decode(x.output_artifact, 'hex'), x.metrics, decode(x.digest, 'hex') FROM done x),
+    SELECT x.job, x.output, decode(x.output_artifact, 'hex'), coalesce(x.metrics || x.counted, x.metrics),
+           decode(x.digest, 'hex') FROM done x),
   receipt AS (
     INSERT INTO gpu_receipt (job_id, document, leaf) SELECT x.job, x.receipt, decode(x.leaf, 'hex') FROM done x),
   leaf AS (

@@ -312,7 +312,7 @@ def test_a_miner_registers_what_it_has_under_its_own_address(make, platform):
 
     profile = next(details[0] for name, *details in platform.calls if name == "register")
     assert summary.miner == MINER
-    assert profile["kinds"] == ["bench.matmul", "onnx.infer", "vision.ocr"]
+    assert profile["kinds"] == ["audio.vad", "bench.matmul", "onnx.infer", "vision.ocr"]
     assert (profile["sandbox"], profile["concurrency"], profile["models"]) == ("process", 2, ["m1"])
     (device,) = profile["devices"]
     assert device["kind"] == "cpu"

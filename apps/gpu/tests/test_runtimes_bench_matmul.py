@@ -65,7 +65,7 @@ def test_a_leaf_says_where_its_row_sits():
 def test_the_output_matches_its_schema_and_anchors_the_rows(context):
     output, metrics = bench_matmul.run({"n": 64, "seed": 7, "dtype": "float32", "repeats": 3}, context)
 
-    jsonschema.validate(output, bench_matmul.OUTPUT)
+    jsonschema.validate(output, bench_matmul.RUNTIME.output_schema)
     rows = matrices.leaves(0, matrices.Multiplier(SEED, 64).product(0))
     assert output["root"] == "0x" + merkle.root(rows).hex()
     assert output["n"] == 64
@@ -96,7 +96,7 @@ def test_every_dtype_gives_the_same_product(context, dtype):
 )
 def test_the_schema_refuses_what_the_runtime_does_not_take(job):
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(job, bench_matmul.INPUT)
+        jsonschema.validate(job, bench_matmul.RUNTIME.input_schema)
 
 
 def test_an_accelerator_without_torch_is_not_advertised():

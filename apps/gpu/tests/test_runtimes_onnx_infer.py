@@ -52,9 +52,9 @@ def model(nodes, *, inputs=(("x", TensorProto.FLOAT, ["n"]),), outputs=(("y", Te
 
 def run(given, content, inputs):
     job = {"model": given(content), "inputs": inputs}
-    jsonschema.validate(job, onnx_infer.INPUT)
+    jsonschema.validate(job, onnx_infer.RUNTIME.input_schema)
     output, metrics = onnx_infer.run(job, given.context())
-    jsonschema.validate(output, onnx_infer.OUTPUT)
+    jsonschema.validate(output, onnx_infer.RUNTIME.output_schema)
     return output["outputs"], metrics
 
 
@@ -246,7 +246,7 @@ def test_integers_that_json_readers_round_are_refused(given, value):
 )
 def test_the_schema_refuses_what_the_runtime_does_not_take(job):
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(job, onnx_infer.INPUT)
+        jsonschema.validate(job, onnx_infer.RUNTIME.input_schema)
 
 
 def test_the_walk_counts_what_the_onnx_package_counts():

@@ -27,8 +27,8 @@ def test_text_in_a_picture_is_read_where_it_stands(context):
 
     output, metrics = vision_ocr.run(job, context)
 
-    jsonschema.validate(job, vision_ocr.INPUT)
-    jsonschema.validate(output, vision_ocr.OUTPUT)
+    jsonschema.validate(job, vision_ocr.RUNTIME.input_schema)
+    jsonschema.validate(output, vision_ocr.RUNTIME.output_schema)
     assert [line["text"] for line in output["lines"]] == ["Invoice 2471", "total 99.50"]
     assert metrics["lines"] == 2
     for line in output["lines"]:
@@ -52,7 +52,7 @@ def test_a_picture_may_be_an_artifact(tmp_path):
 
     output, _ = vision_ocr.run(job, Context(tmp_path, {sha256: tmp_path / "a"}, threads=2))
 
-    jsonschema.validate(job, vision_ocr.INPUT)
+    jsonschema.validate(job, vision_ocr.RUNTIME.input_schema)
     assert vision_ocr.artifacts(job) == (sha256,)
     assert vision_ocr.artifacts(inline(content)) == ()
     assert [line["text"] for line in output["lines"]] == ["artifact 7"]
@@ -111,4 +111,4 @@ def test_what_is_not_a_whole_picture_of_an_accepted_format_is_refused(context, c
 )
 def test_the_schema_refuses_what_the_runtime_does_not_take(job):
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(job, vision_ocr.INPUT)
+        jsonschema.validate(job, vision_ocr.RUNTIME.input_schema)

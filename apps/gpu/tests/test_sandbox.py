@@ -28,7 +28,7 @@ FOREVER = {"kind": "bench.matmul", "input": {"n": 2048, "seed": 7, "dtype": "flo
 def sandbox():
     """A real sandbox of the tier process; its zygote also knows the tasks of `misbehaviour`."""
     known = runtimes.runtimes()
-    extra = Runtime("x", {}, {}, lambda *_: ({}, {}), lambda _: None, preload=("apps.gpu.tests.misbehaviour",))
+    extra = Runtime("x", lambda *_: ({}, {}), lambda _: None, preload=("apps.gpu.tests.misbehaviour",))
     patch = pytest.MonkeyPatch()
     patch.setattr(runtimes, "runtimes", lambda: {**known, "x": extra})
     patch.setenv("PLANTED_SECRET", "ait_secret")

@@ -126,6 +126,7 @@ class Command(BaseCommand):
             allow_client_code=settings.DEVELOPMENT,
             drain_seconds=options["drain_seconds"],
             undelivered=undelivered,
+            llm_url=options["llm_url"],
         )
 
     def _run(self, agent: Agent, options: dict[str, Any]) -> None:

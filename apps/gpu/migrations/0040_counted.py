@@ -1,0 +1,18 @@
+from pathlib import Path
+
+from django.db import migrations
+
+from aitbc.core.sql import run_file
+
+SQL = Path(__file__).resolve().parents[1] / "sql"
+
+
+class Migration(migrations.Migration):
+    """Results carry the units that the platform counted."""
+
+    dependencies = [("gpu", "0009_occupancy")]
+    operations = [
+        run_file(SQL / "counted.sql"),
+        migrations.RunSQL("DROP TYPE gpu_submission; DROP TYPE gpu_completion", migrations.RunSQL.noop),
+        run_file(SQL / "jobs.sql"),
+    ]
