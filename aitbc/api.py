@@ -7,7 +7,7 @@ from aitbc.core.parser import OrjsonParser
 from aitbc.core.schema import MachineApi
 from aitbc.webhooks import api as webhooks
 from apps.gpu.api import artifacts, evidence, jobs, miners, receipts
-from apps.marketplace.api import offers
+from apps.marketplace.api import offers, searches
 from apps.trading.api import accounts, deposits, payments, payouts, settlements, streams, withdrawals
 
 api = MachineApi(
@@ -25,6 +25,7 @@ for prefix, router in (
     ("/artifacts", artifacts.router),
     ("/miners", miners.router),
     ("/marketplace", offers.router),
+    ("/marketplace/searches", searches.router),
     ("", accounts.router),
     ("", payments.router),
     ("", deposits.router),

@@ -8,7 +8,9 @@ class MarketplaceConfig(AppConfig):
 
     def ready(self) -> None:
         from aitbc.core import ports
+        from aitbc.webhooks import events
         from apps.marketplace import receivers  # noqa: F401 - registers what follows the miners
         from apps.marketplace.selectors import terms
 
+        events.declare("jobs:read", "search.matched")
         ports.provide("offer.terms", terms.offer_terms)

@@ -1,110 +1,192 @@
-"""Search: simple filters, a total order, cursor pages; one SQL statement a page."""
+"""Search: the filter language, a total order, cursor pages. docs/search.md says what is promised.
+
+There are three ways through a million offers: look up the few that fit and sort them; walk the classes of devices
+that can fit, each in the order wanted; walk all in that order, up to a bound, and look up the rest.
+The database's own estimate of how many fit decides, so a page costs about as much as it shows.
+"""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
 
-from aitbc.core import db, money
+from aitbc.core import db
 from aitbc.core.errors import Invalid, NotFound
 from aitbc.core.pagination import decode, encode
+from apps.marketplace.selectors.filters import Condition, condition, top_level
+from apps.marketplace.selectors.syntax import Node, parse
 
 PUBLIC_READ_MS = 250
-_FROM = "FROM marketplace_offer o WHERE "
-# sort -> (column, direction). The id breaks ties in the same direction, so one index serves both ways.
-SORTS = {
-    "price": ("price", "ASC"),
-    "-price": ("price", "DESC"),
-    "memory": ("memory_mb", "DESC"),
-    "newest": ("id", "DESC"),
-}
-_NUMBERS = {"price": ("numeric", money.MAX_UNITS), "memory_mb": ("int", 2**31 - 1)}
+_TABLE = "marketplace_offer o"
+_ON_SALE = "o.state = 'listed' AND (o.expires_at IS NULL OR o.expires_at > statement_timestamp())"
+# One process, no compiler, and a page costs what memory costs: a search is too short for the rest.
+_TUNED = """SELECT set_config('jit', 'off', true), set_config('max_parallel_workers_per_gather', '0', true),
+  set_config('random_page_cost', '1.1', true), set_config('plan_cache_mode', 'force_custom_plan', true)"""
+FEW: Final = 3_000  # so many are looked up and sorted without further ado
+WALK: Final = 10_000  # so many are walked past in order before the rest is looked up
+EXPLAINED: Final = 1_000  # counts of explanations end here
+MOST_EXPLAINED: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
-    """All that are given must hold. `max_price` is a decimal string per device second."""
+class Sort:
+    """`key` is never null; the id breaks ties in the same direction, so one index serves both ways."""
 
-    state: str = "listed"
-    model: str | None = None
-    min_vram_gb: float | None = None
-    kind: str | None = None
-    region: str | None = None
-    max_price: str | None = None
-    verified: bool | None = None
+    key: str
+    cast: str
+    descending: bool = False
 
 
-def search(*, filters: Filters, sort: str, cursor: str | None, limit: int, count: bool) -> str:
-    """JSON text `{items, next, total}`; `total` is null unless `count`. Unavailable past 250 ms."""
-    where, params = _where(filters)
-    after, bound = _after(sort, cursor)
-    column, direction = SORTS[sort]
-    order = f"o.{column} {direction}" + ("" if column == "id" else f", o.id {direction}")
-    page = f"""SELECT o.{column}::text, o.id, marketplace_offer_document(o)::text {_FROM} {where} {after}
-               ORDER BY {order} LIMIT %s"""
+SORTS: Final = {
+    "score": Sort("o.score", "float8", descending=True),
+    "price": Sort("o.price", "numeric"),
+    "-price": Sort("o.price", "numeric", descending=True),
+    "price_per_tflops": Sort("coalesce(o.price_per_tflops, 'Infinity')", "float8"),
+    "reliability": Sort("coalesce(o.reliability, -1)", "float8", descending=True),
+    "memory": Sort("o.memory_mb", "int8", descending=True),
+    "newest": Sort("o.id", "uuid", descending=True),
+}
+
+
+def search(*, q: str, sort: str, cursor: str | None, limit: int, count: bool, explain: bool = False) -> str:
+    """JSON text `{items, next, total, explain}`. `total`, exact, is null unless `count`; `explain` tells of each
+    top-level filter how many fit it alone, and how many would fit without it. Unavailable past 250 ms."""
+    tree = parse(q)
+    wanted = condition(tree)
+    after = _after(sort, cursor)
     with db.bounded(PUBLIC_READ_MS):
-        found = db.rows(page, (*params, *bound, limit + 1))
-        total = db.value(f"SELECT count(*) {_FROM} {where}", params) if count else None
+        db.rows(_TUNED)
+        narrowed, classes, share = _narrow(tree, wanted)
+        found = _page(narrowed, SORTS[sort], after, limit + 1, classes, share) if share else []
+        total = _count(narrowed) if count else None
+        reasons = _explain(q, tree) if explain and tree else None
     items = ",".join(document for _, _, document in found[:limit])
     more = encode(sort, *found[limit - 1][:2]) if len(found) > limit else None
-    tail = orjson.dumps({"next": more, "total": total}).decode()
+    tail = orjson.dumps({"next": more, "total": total, "explain": reasons}).decode()
     return f'{{"items":[{items}],{tail[1:]}'
 
 
 def offer_document(offer_id: UUID) -> str:
-    found = db.row(f"SELECT marketplace_offer_document(o)::text {_FROM} o.id = %s", (offer_id,))
+    found = db.row(f"SELECT marketplace_offer_document(o)::text FROM {_TABLE} WHERE o.id = %s", (offer_id,))
     if found is None:
         raise NotFound("offer.unknown", "there is no such offer")
     text: str = found[0]
     return text
 
 
-def _where(filters: Filters) -> tuple[str, list[Any]]:
-    memory = None if filters.min_vram_gb is None else math.ceil(filters.min_vram_gb * 1024)
-    price = None if filters.max_price is None else money.units(filters.max_price, 18)
-    tests: list[tuple[str, Any]] = [
-        ("o.state = %s", filters.state),
-        ("lower(o.model) = lower(%s)", filters.model),
-        ("o.memory_mb >= %s::int", memory),
-        ("o.kinds @> ARRAY[%s::varchar]", filters.kind),
-        ("o.region = %s", filters.region),
-        ("o.price <= %s::numeric", price),
-        ("o.verified = %s", filters.verified),
-    ]
-    given = [(test, value) for test, value in tests if value is not None]
-    return " AND ".join(test for test, _ in given), [value for _, value in given]
+def where(wanted: Condition) -> str:
+    """The condition in SQL: who does not speak of states means what is on sale."""
+    return wanted.sql if "state" in wanted.named else f"{_ON_SALE} AND {wanted.sql}"
 
 
-def _after(sort: str, cursor: str | None) -> tuple[str, list[Any]]:
+def _narrow(tree: Node | None, wanted: Condition) -> tuple[Condition, list[int], float]:
+    """The condition with the classes that can fit, those classes, and about how many offers are in them.
+    No classes: all can."""
+    fits = condition(tree, of_class=True)
+    ((classes, known, offers),) = db.rows(
+        f"""SELECT coalesce(array_agg(id) FILTER (WHERE {fits.sql}), '{{}}'), count(*),
+                   (SELECT greatest(reltuples, 1)::float8 FROM pg_class WHERE oid = 'marketplace_offer'::regclass)
+              FROM marketplace_offer_class o""",
+        fits.params,
+    )
+    if len(classes) == known:
+        return wanted, [], offers
+    narrowed = Condition(f"o.class_id = ANY(%s::int[]) AND {wanted.sql}", [classes, *wanted.params], wanted.named)
+    return narrowed, classes, offers * len(classes) / known
+
+
+def _page(
+    wanted: Condition, sort: Sort, after: Condition, most: int, classes: list[int], share: float
+) -> list[tuple[Any, ...]]:
+    """Rows (key, id, document) in order."""
+    way, params = _way(wanted, sort, after, most, classes, share)
+    direction = _direction(sort)
+    return db.rows(
+        f"""WITH {way}
+            SELECT page.key::text, page.id, marketplace_offer_document(o)::text
+              FROM page JOIN marketplace_offer o ON o.id = page.id
+             ORDER BY page.key {direction}, page.id {direction}""",
+        params,
+    )
+
+
+def _way(
+    wanted: Condition, sort: Sort, after: Condition, most: int, classes: list[int], share: float
+) -> tuple[str, list[Any]]:
+    """The common table expressions that end with `page`, and their parameters."""
+    fits, columns, direction = where(wanted), f"{sort.key} AS key, o.id", _direction(sort)
+    fitting = _estimate(fits, wanted.params)
+    order, outer = f"ORDER BY {sort.key} {direction}, o.id {direction}", f"ORDER BY key {direction}, id {direction}"
+    lookup, every = f"SELECT {columns} FROM {_TABLE} WHERE {fits} AND {after.sql}", [*wanted.params, *after.params]
+    if fitting <= FEW or "state" in wanted.named:
+        return f"found AS MATERIALIZED ({lookup}), page AS (SELECT * FROM found {outer} LIMIT {most})", every
+    if classes and most * len(classes) * share <= WALK * fitting:
+        walk = f"{lookup.replace(' WHERE ', ' WHERE o.class_id = c AND ', 1)} {order} LIMIT {most}"
+        each = f"SELECT x.* FROM unnest(%s::int[]) c CROSS JOIN LATERAL ({walk}) x"
+        return f"page AS ({each} {outer} LIMIT {most})", [classes, *every]
+    head = f"SELECT * FROM {_TABLE} WHERE {_ON_SALE} AND {after.sql} {order} LIMIT {WALK}"
+    return (
+        f"""head AS MATERIALIZED (SELECT {columns} FROM ({head}) o WHERE {wanted.sql} {order} LIMIT {most}),
+            rest AS MATERIALIZED ({lookup} AND (SELECT count(*) FROM head) < {most}),
+            page AS (SELECT * FROM (SELECT * FROM head WHERE (SELECT count(*) FROM head) = {most}
+                     UNION ALL SELECT * FROM rest) x {outer} LIMIT {most})""",
+        [*after.params, *wanted.params, *every],
+    )
+
+
+def _estimate(fits: str, params: list[Any]) -> float:
+    """How many offers the database's statistics expect to fit."""
+    (text,) = db.row(f"EXPLAIN (FORMAT JSON) SELECT FROM {_TABLE} WHERE {fits}", params) or ("[]",)
+    return float((orjson.loads(text) if isinstance(text, str) else text)[0]["Plan"]["Plan Rows"])
+
+
+def _count(wanted: Condition) -> int:
+    return int(db.value(f"SELECT count(*) FROM {_TABLE} WHERE {where(wanted)}", wanted.params))
+
+
+def _explain(q: str, tree: Node) -> list[dict[str, Any]]:
+    parts = top_level(tree)
+    if len(parts) > MOST_EXPLAINED:
+        raise Invalid("filter.too_many", f"at most {MOST_EXPLAINED} filters joined by and are explained")
+    named, counts, params = condition(tree).named, [], []
+    for i in range(len(parts)):
+        for chosen in ([parts[i]], [part for part in parts if part is not parts[i]]):
+            made = [condition(part) for part in chosen]
+            fits = where(Condition(" AND ".join(one.sql for one in made) or "true", [], named))
+            counts.append(f"(SELECT count(*) FROM (SELECT FROM {_TABLE} WHERE {fits} LIMIT {EXPLAINED}) x)")
+            params += [value for one in made for value in one.params]
+    found = iter(db.rows(f"SELECT {', '.join(counts)}", params)[0])
+    return [{"filter": q[p.at : p.end], "position": p.at, "fits": next(found), "without": next(found)} for p in parts]
+
+
+def _direction(sort: Sort) -> str:
+    return "DESC" if sort.descending else "ASC"
+
+
+def _after(name: str, cursor: str | None) -> Condition:
     """Only what comes behind the cursor's row; a cursor belongs to the order that made it."""
     key = decode(cursor, 3)
     if key is None:
-        return "", []
+        return Condition("true")
     made_by, value, last = key
-    if made_by != sort:
+    if made_by != name:
         raise _bad_cursor("this cursor belongs to another sort order")
-    column, direction = SORTS[sort]
-    sign = ">" if direction == "ASC" else "<"
-    if column == "id":
-        return f"AND o.id {sign} %s::uuid", [_uuid(last)]
-    kind, most = _NUMBERS[column]
-    return f"AND (o.{column}, o.id) {sign} (%s::{kind}, %s::uuid)", [_number(value, most), _uuid(last)]
-
-
-def _number(value: Any, most: int) -> int:
-    plain = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 38
-    if not plain or int(value) > most:
-        raise _bad_cursor("this cursor is not one of ours")
-    return int(value)
-
-
-def _uuid(value: Any) -> UUID:
+    sort, sign = SORTS[name], "<" if SORTS[name].descending else ">"
     try:
-        return UUID(str(value))
+        exact = UUID(str(last)) if sort.cast == "uuid" else _number(str(value), sort.cast)
+        return Condition(f"({sort.key}, o.id) {sign} (%s::{sort.cast}, %s::uuid)", [exact, UUID(str(last))])
     except ValueError as error:
         raise _bad_cursor("this cursor is not one of ours") from error
+
+
+def _number(text: str, cast: str) -> int | float:
+    if cast == "float8" and text.isascii() and not math.isnan(value := float(text)):
+        return value
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18 + 20 * (cast == "numeric")):
+        raise ValueError(text)
+    return int(text)
 
 
 def _bad_cursor(message: str) -> Invalid:

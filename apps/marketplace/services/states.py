@@ -3,7 +3,9 @@
 Whoever changes offers first locks their miner, then the offers by id: a miner's listings never race.
 """
 
+import re
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from aitbc.core import db
@@ -34,7 +36,27 @@ def facts(miner: Miner, devices: Sequence[Device]) -> dict[str, object]:
         "memory_mb": min(device.memory_mb for device in devices),
         "region": miner.region,
         "verified": all(device.verified for device in devices),
+        "device_kind": devices[0].kind,
+        "cuda": _least([_version(device.cuda) for device in devices]),
+        "driver": _least([device.driver for device in devices]),
+        "tflops": _least([device.tflops for device in devices]),
+        "memory_gbps": _least([device.memory_gbps for device in devices]),
+        # Not measured yet: "dl_score" of the devices; "reliability", "_low", "_high", "_samples" of the miner.
+        "concurrency": miner.concurrency,
+        "sandbox": miner.sandbox,
+        "first_party": miner.first_party,
     }
+
+
+def _least(known: Sequence[Any]) -> Any:
+    """None as soon as one of the devices has not got it."""
+    return None if None in known else min(known)
+
+
+def _version(cuda: str | None) -> int | None:
+    """12.8 as 12008, so that versions compare as numbers."""
+    match = re.match(r"([0-9]{1,4})(?:\.([0-9]{1,3}))?(?![0-9])", cuda or "")
+    return int(match[1]) * 1000 + int(match[2] or 0) if match else None
 
 
 def refresh(offer: Offer) -> None:

@@ -10,7 +10,16 @@ LANGUAGE sql STABLE AS $$
                'verified', d.verified, 'tflops', d.tflops, 'memory_gbps', d.memory_gbps) ORDER BY d.id), '[]')
         FROM marketplace_offer_device x JOIN gpu_device d ON d.id = x.device_id WHERE x.offer_id = o.id),
     'model', o.model, 'device_count', o.device_count, 'memory_gb', trim_scale(round(o.memory_mb / 1024.0, 3)),
-    'price', json_build_object('on_demand', ait_money(o.price, o.asset), 'spot', NULL),
-    'region', o.region, 'kinds', o.kinds, 'reliability', NULL, 'dl_score', NULL, 'verified', o.verified,
-    'state', o.state, 'reason', nullif(o.reason, ''), 'available_from', o.available_from, 'created_at', o.created_at)
+    'price', json_build_object(
+      'on_demand', ait_money(o.price, o.asset),
+      'spot', CASE WHEN o.spot_price IS NOT NULL THEN ait_money(o.spot_price, o.asset) END,
+      'reserved', CASE WHEN o.reserved_discount_bps IS NOT NULL THEN ait_money(
+        div(o.price * (10000 - o.reserved_discount_bps) + 9999, 10000), o.asset) END),
+    'reserved_discount_bps', o.reserved_discount_bps, 'min_seconds', o.min_seconds, 'max_seconds', o.max_seconds,
+    'region', o.region, 'kinds', o.kinds,
+    'reliability', CASE WHEN o.reliability IS NOT NULL THEN json_build_object('score', o.reliability,
+      'low', o.reliability_low, 'high', o.reliability_high, 'samples', o.reliability_samples) END,
+    'dl_score', o.dl_score, 'score', round(o.score::numeric, 3), 'verified', o.verified,
+    'state', o.state, 'reason', nullif(o.reason, ''), 'available_from', o.available_from, 'expires_at', o.expires_at,
+    'created_at', o.created_at)
 $$;
