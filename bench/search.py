@@ -39,14 +39,18 @@ REGIONS = ("eu-west", "eu-north", "eu-south", "us-east", "us-west", "us-central"
 KINDS = ("bench.matmul", "onnx.infer", "vision.ocr", "llm.chat", "text.embed", "container.run")
 PAGE, DEEP = 50, 40
 CLASSES = """
-INSERT INTO marketplace_offer_class (model_key, device_kind, memory_mb)
-SELECT marketplace_model_key(name), device, gib * 1024
-  FROM unnest(%(names)s::text[], %(device)s::text[], %(gib)s::int[]) AS t(name, device, gib) ON CONFLICT DO NOTHING
+INSERT INTO marketplace_offer_class (model, device_kind, memory_mb, tflops_min, tflops_max, memory_gbps_min,
+  memory_gbps_max, dl_score_min, dl_score_max, price_min, price_max)
+SELECT lower(name), device, gib * 1024, tflops * 0.9, tflops, tflops * 20, tflops * 20, dl * 0.9, dl,
+       floor(hour * 0.6 / 3600 * 1e18), floor(hour * 1.6 / 3600 * 1e18)
+  FROM unnest(%(names)s::text[], %(device)s::text[], %(gib)s::int[], %(tflops)s::float8[], %(hour)s::float8[],
+         %(dl)s::float8[]) AS t(name, device, gib, tflops, hour, dl) ON CONFLICT DO NOTHING
 """
 FILL = """
 INSERT INTO marketplace_offer (id, miner_id, model, device_count, memory_mb, price, asset, region, kinds, state, reason,
   verified, available_from, created_at, updated_at, device_kind, cuda, driver, tflops, memory_gbps, dl_score,
-  reliability, reliability_low, reliability_high, reliability_samples, concurrency, sandbox, first_party, spot_price, class_id)
+  reliability, reliability_low, reliability_high, reliability_samples, concurrency, sandbox, first_party,
+  spot_price, class_id)
 SELECT uuidv7(), %(miner)s, m.name, (ARRAY[1,1,1,2,2,4,8])[1 + (r.a * 7)::int %% 7], m.gib * 1024, r.price, 'AIT',
   (%(regions)s::text[])[1 + floor(r.b * r.b * 12)::int], (%(kinds)s::text[])[1:1 + floor(r.c * 6)::int],
   CASE WHEN r.d < 0.95 THEN 'listed' ELSE 'paused' END, CASE WHEN r.d < 0.95 THEN '' ELSE 'seller' END,
@@ -56,7 +60,7 @@ SELECT uuidv7(), %(miner)s, m.name, (ARRAY[1,1,1,2,2,4,8])[1 + (r.a * 7)::int %%
   CASE WHEN r.e < 0.7 THEN m.dl * (0.9 + r.f / 10) END, x.score, x.score - 0.02, least(1, x.score + 0.01), 1000,
   1, 'bubblewrap', false, CASE WHEN r.c < 0.5 THEN floor(r.price / 2) END,
   (SELECT id FROM marketplace_offer_class c
-    WHERE (c.model_key, c.device_kind, c.memory_mb) = (marketplace_model_key(m.name), m.kind, m.gib * 1024))
+    WHERE (c.model, c.device_kind, c.memory_mb) = (lower(m.name), m.kind, m.gib * 1024))
   FROM (SELECT i, random() a, random() b, random() c, random() d, random() e, random() f, random() g, random() h
           FROM generate_series(1, %(offers)s) i) q
   JOIN (SELECT row_number() OVER () - 1 AS nth, t.* FROM unnest(%(names)s::text[], %(device)s::text[], %(gib)s::int[],

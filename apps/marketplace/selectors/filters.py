@@ -3,11 +3,12 @@
 SQL's own three values of truth: what nobody knows of an offer (null) fits neither a test nor its negation.
 """
 
+import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from apps.marketplace.selectors.syntax import Group, Node, Test, Token, did_you_
 _NUMBER = re.compile(r"(-?[0-9]{1,20}(?:\.[0-9]{1,18})?)([A-Za-z%]*)")
 _VERSION = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,3}))?(?:\.[0-9]{1,6})?")
 _ORDERED = ("=", "<>", "<", "<=", ">", ">=")
+_NEGATED: Final = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _OPERATORS: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("int", "float", "amount", "version", "time"), _ORDERED),
     **dict.fromkeys(("model", "text"), ("=", "<>", "~")),
@@ -46,14 +48,23 @@ def _sql(node: Node, negated: bool, of_class: bool, made: Condition) -> str:
     if isinstance(node, Test):
         found = _field(node)
         made.named.add(node.field.text.lower())
-        if of_class and (not found.of_class or node.operator == "~"):
-            return "true"
+        if of_class and not found.of_class:
+            return _bounds(node, negated, found, made) if found.bounded else "true"
         test = _test(node, found, made.params)
         return f"NOT ({test})" if negated else test
     if node.operator == "not":
         return _sql(node.parts[0], not negated, of_class, made)
     glue = " AND " if (node.operator == "and") != negated else " OR "
     return "(" + glue.join(_sql(part, negated, of_class, made) for part in node.parts) + ")"
+
+
+def _bounds(test: Test, negated: bool, found: Field, made: Condition) -> str:
+    """Can a value between a class's least and most pass the test, or its negation? Null, so no, without any."""
+    operator = _NEGATED.get(test.operator, "") if negated else test.operator
+    if operator not in ("<", "<=", ">", ">=") or None in test.values:
+        return "true"
+    end = "min" if operator[0] == "<" else "max"
+    return _test(replace(test, operator=operator), replace(found, sql=f"{found.sql}_{end}"), made.params)
 
 
 def top_level(node: Node) -> tuple[Node, ...]:
@@ -85,7 +96,7 @@ def _test(test: Test, found: Field, params: list[Any]) -> str:
         return f"{found.sql} IS {'NOT ' * (test.operator == '<>')}NULL"
     values = [_value(found, token, test) for token in test.values if token]
     params += [value for _, value in values]
-    left, slots = _LEFT.get(found.kind, "{}").format(found.sql), [slot for slot, _ in values]
+    left, slots = _LEFT.get(test.field.text.lower(), "{}").format(found.sql), [slot for slot, _ in values]
     if test.operator == "~":
         if found.kind == "model":  # the maker's words too
             return "strpos(lower(o.model), lower(translate(%s::text, '_', ' '))) > 0"
@@ -98,7 +109,7 @@ def _test(test: Test, found: Field, params: list[Any]) -> str:
     return f"{left} {test.operator} {slots[0]}"
 
 
-_LEFT = {"text": "lower({})"}
+_LEFT = {"driver": "lower({})", "sandbox": "lower({})", "asset": "lower({})"}
 
 
 def _value(found: Field, token: Token, test: Test) -> tuple[str, Any]:
@@ -107,25 +118,29 @@ def _value(found: Field, token: Token, test: Test) -> tuple[str, Any]:
     if token.kind == "string":
         text = re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL)
     try:
+        if found.kind in _WHOLE:
+            return _whole(_WHOLE[found.kind], _number(found, text), test.operator)
         return _READ[found.kind](found, text)
     except (ValueError, OverflowError) as error:
         raise wrong("type", f"{text[:40]} is no value of {test.field.text.lower()}", token.at, str(error)) from error
 
 
-def _number(found: Field, text: str) -> Decimal:
+def _number(found: Field, text: str) -> Fraction:
     match = _NUMBER.fullmatch(text)
     units = UNITS[found.units]
     unit = match[2].lower() if match else ""
     if match is None or (unit and unit not in units):
         raise ValueError("a number" + (f", if you like in {', '.join(units)}" if units else ""))
-    return Decimal(match[1]) * units.get(unit, Decimal(1)) * found.scale
+    return Fraction(match[1]) * units.get(unit, Fraction(1)) * found.scale
 
 
-def _integer(found: Field, text: str) -> tuple[str, Any]:
-    """Whole numbers can be looked up in an index of whole numbers; others are compared exactly all the same."""
-    value = _number(found, text)
-    whole = value == int(value) and abs(value) < 2**62
-    return ("%s::int8", int(value)) if whole else ("%s::numeric", value)
+def _whole(cast: str, value: Fraction, operator: str) -> tuple[str, Any]:
+    """Exact, for columns of whole numbers from 0 on: below 2.5 is below 3, and nothing equals 2.5, or -1."""
+    if operator in ("<", ">=", "<=", ">"):
+        whole = math.ceil(value) if operator in ("<", ">=") else math.floor(value)
+    else:
+        whole = value.numerator if value.denominator == 1 else -1
+    return (cast if abs(whole) < 2**62 else "%s::numeric"), whole
 
 
 def _version(found: Field, text: str) -> tuple[str, Any]:
@@ -159,10 +174,9 @@ def _uuid(found: Field, text: str) -> tuple[str, Any]:
     return "%s::uuid", UUID(text)
 
 
+_WHOLE: Final = {"int": "%s::int8", "amount": "%s::numeric"}
 _READ: Final[dict[str, Callable[[Field, str], tuple[str, Any]]]] = {
-    "int": _integer,
     "float": lambda found, text: ("%s::float8", float(_number(found, text))),
-    "amount": lambda found, text: ("%s::numeric", _number(found, text)),
     "version": _version,
     "time": _time,
     "model": lambda found, text: ("marketplace_model_key(%s::text)", text),

@@ -37,16 +37,21 @@ class Sort:
     key: str
     cast: str
     descending: bool = False
+    last: str = "Infinity"  # behind every key
+
+    def order(self, key: str, last: str) -> str:
+        direction = "DESC" if self.descending else "ASC"
+        return f"ORDER BY {key} {direction}, {last} {direction}"
 
 
 SORTS: Final = {
-    "score": Sort("o.score", "float8", descending=True),
+    "score": Sort("o.score", "float8", True, "-Infinity"),
     "price": Sort("o.price", "numeric"),
-    "-price": Sort("o.price", "numeric", descending=True),
+    "-price": Sort("o.price", "numeric", True, "-Infinity"),
     "price_per_tflops": Sort("coalesce(o.price_per_tflops, 'Infinity')", "float8"),
-    "reliability": Sort("coalesce(o.reliability, -1)", "float8", descending=True),
-    "memory": Sort("o.memory_mb", "int8", descending=True),
-    "newest": Sort("o.id", "uuid", descending=True),
+    "reliability": Sort("coalesce(o.reliability, -1)", "float8", True, "-Infinity"),
+    "memory": Sort("o.memory_mb", "int8", True, "-1"),
+    "newest": Sort("o.id", "uuid", True, str(UUID(int=0))),
 }
 
 
@@ -58,9 +63,9 @@ def search(*, q: str, sort: str, cursor: str | None, limit: int, count: bool, ex
     after = _after(sort, cursor)
     with db.bounded(PUBLIC_READ_MS):
         db.rows(_TUNED)
-        narrowed, classes, share = _narrow(tree, wanted)
-        found = _page(narrowed, SORTS[sort], after, limit + 1, classes, share) if share else []
-        total = _count(narrowed) if count else None
+        reach = _reach(tree, wanted)
+        found = _page(wanted, reach, SORTS[sort], after, limit + 1) if reach.offers else []
+        total = _count(wanted, reach) if count else None
         reasons = _explain(q, tree) if explain and tree else None
     items = ",".join(document for _, _, document in found[:limit])
     more = encode(sort, *found[limit - 1][:2]) if len(found) > limit else None
@@ -81,9 +86,21 @@ def where(wanted: Condition) -> str:
     return wanted.sql if "state" in wanted.named else f"{_ON_SALE} AND {wanted.sql}"
 
 
-def _narrow(tree: Node | None, wanted: Condition) -> tuple[Condition, list[int], float]:
-    """The condition with the classes that can fit, those classes, and about how many offers are in them.
-    No classes: all can."""
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The classes that can fit (None: all), about how many offers are in them, and about how many of those fit."""
+
+    classes: list[int] | None
+    offers: float
+    fitting: float
+
+    def narrow(self, wanted: Condition) -> Condition:
+        if self.classes is None:
+            return wanted
+        return Condition(f"o.class_id = ANY(%s::int[]) AND {wanted.sql}", [self.classes, *wanted.params], wanted.named)
+
+
+def _reach(tree: Node | None, wanted: Condition) -> Reach:
     fits = condition(tree, of_class=True)
     ((classes, known, offers),) = db.rows(
         f"""SELECT coalesce(array_agg(id) FILTER (WHERE {fits.sql}), '{{}}'), count(*),
@@ -91,59 +108,59 @@ def _narrow(tree: Node | None, wanted: Condition) -> tuple[Condition, list[int],
               FROM marketplace_offer_class o""",
         fits.params,
     )
-    if len(classes) == known:
-        return wanted, [], offers
-    narrowed = Condition(f"o.class_id = ANY(%s::int[]) AND {wanted.sql}", [classes, *wanted.params], wanted.named)
-    return narrowed, classes, offers * len(classes) / known
+    if not classes:
+        return Reach([], 0, 0)
+    share = offers * len(classes) / known
+    ((plan,),) = db.rows(f"EXPLAIN (FORMAT JSON) SELECT FROM {_TABLE} WHERE {where(wanted)}", wanted.params)
+    expected = (orjson.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]["Plan Rows"]
+    return Reach(None if len(classes) == known else classes, share, min(expected, share))
 
 
-def _page(
-    wanted: Condition, sort: Sort, after: Condition, most: int, classes: list[int], share: float
-) -> list[tuple[Any, ...]]:
+def _count(wanted: Condition, reach: Reach) -> int:
+    narrowed = reach.narrow(wanted)
+    return int(db.value(f"SELECT count(*) FROM {_TABLE} WHERE {where(narrowed)}", narrowed.params))
+
+
+def _page(wanted: Condition, reach: Reach, sort: Sort, after: Condition, most: int) -> list[tuple[Any, ...]]:
     """Rows (key, id, document) in order."""
-    way, params = _way(wanted, sort, after, most, classes, share)
-    direction = _direction(sort)
+    way, params = _way(wanted, reach, sort, after, most)
     return db.rows(
         f"""WITH {way}
-            SELECT page.key::text, page.id, marketplace_offer_document(o)::text
+            SELECT page.key::text, page.id, marketplace_offer_json(o, d)::text
               FROM page JOIN marketplace_offer o ON o.id = page.id
-             ORDER BY page.key {direction}, page.id {direction}""",
+             CROSS JOIN LATERAL marketplace_offer_devices(o.id) d {sort.order("page.key", "page.id")}""",
         params,
     )
 
 
-def _way(
-    wanted: Condition, sort: Sort, after: Condition, most: int, classes: list[int], share: float
-) -> tuple[str, list[Any]]:
+def _way(wanted: Condition, reach: Reach, sort: Sort, after: Condition, most: int) -> tuple[str, list[Any]]:
     """The common table expressions that end with `page`, and their parameters."""
-    fits, columns, direction = where(wanted), f"{sort.key} AS key, o.id", _direction(sort)
-    fitting = _estimate(fits, wanted.params)
-    order, outer = f"ORDER BY {sort.key} {direction}, o.id {direction}", f"ORDER BY key {direction}, id {direction}"
-    lookup, every = f"SELECT {columns} FROM {_TABLE} WHERE {fits} AND {after.sql}", [*wanted.params, *after.params]
-    if fitting <= FEW or "state" in wanted.named:
+    columns, order, outer = f"{sort.key} AS key, o.id", sort.order(sort.key, "o.id"), sort.order("key", "id")
+    classes, narrowed = reach.classes, reach.narrow(wanted)
+    lookup = f"SELECT {columns} FROM {_TABLE} WHERE {where(narrowed)} AND {after.sql}"
+    every = [*narrowed.params, *after.params]
+    if reach.fitting <= FEW or "state" in wanted.named:
         return f"found AS MATERIALIZED ({lookup}), page AS (SELECT * FROM found {outer} LIMIT {most})", every
-    if classes and most * len(classes) * share <= WALK * fitting:
-        walk = f"{lookup.replace(' WHERE ', ' WHERE o.class_id = c AND ', 1)} {order} LIMIT {most}"
-        each = f"SELECT x.* FROM unnest(%s::int[]) c CROSS JOIN LATERAL ({walk}) x"
-        return f"page AS ({each} {outer} LIMIT {most})", [classes, *every]
+    if classes and (steps := 2 * (len(classes) + most)) * reach.offers <= WALK * reach.fitting:
+        fits = f"SELECT {columns} FROM {_TABLE} WHERE o.class_id = c AND {where(wanted)} AND {after.sql}"
+        walk = f"SELECT x.* FROM unnest(%s::int[]) c CROSS JOIN LATERAL ({fits} {{}} {order} LIMIT {{}}) x {outer}"
+        sign = ">=" if sort.descending else "<="
+        # A few of each class say how far the others need to be walked: up to the last key of a page of those.
+        return (
+            f"""first AS MATERIALIZED ({walk.format("", steps // len(classes))} LIMIT {most}),
+                bound AS MATERIALIZED (SELECT coalesce(
+                  (SELECT key FROM first {outer} LIMIT 1 OFFSET {most - 1}), '{sort.last}'::{sort.cast}) AS key),
+                page AS ({walk.format(f"AND {sort.key} {sign} (SELECT key FROM bound)", most)} LIMIT {most})""",
+            [classes, *wanted.params, *after.params] * 2,
+        )
     head = f"SELECT * FROM {_TABLE} WHERE {_ON_SALE} AND {after.sql} {order} LIMIT {WALK}"
     return (
-        f"""head AS MATERIALIZED (SELECT {columns} FROM ({head}) o WHERE {wanted.sql} {order} LIMIT {most}),
+        f"""head AS MATERIALIZED (SELECT {columns} FROM ({head}) o WHERE {narrowed.sql} {order} LIMIT {most}),
             rest AS MATERIALIZED ({lookup} AND (SELECT count(*) FROM head) < {most}),
             page AS (SELECT * FROM (SELECT * FROM head WHERE (SELECT count(*) FROM head) = {most}
                      UNION ALL SELECT * FROM rest) x {outer} LIMIT {most})""",
-        [*after.params, *wanted.params, *every],
+        [*after.params, *every[: len(narrowed.params)], *every],
     )
-
-
-def _estimate(fits: str, params: list[Any]) -> float:
-    """How many offers the database's statistics expect to fit."""
-    (text,) = db.row(f"EXPLAIN (FORMAT JSON) SELECT FROM {_TABLE} WHERE {fits}", params) or ("[]",)
-    return float((orjson.loads(text) if isinstance(text, str) else text)[0]["Plan"]["Plan Rows"])
-
-
-def _count(wanted: Condition) -> int:
-    return int(db.value(f"SELECT count(*) FROM {_TABLE} WHERE {where(wanted)}", wanted.params))
 
 
 def _explain(q: str, tree: Node) -> list[dict[str, Any]]:
@@ -159,10 +176,6 @@ def _explain(q: str, tree: Node) -> list[dict[str, Any]]:
             params += [value for one in made for value in one.params]
     found = iter(db.rows(f"SELECT {', '.join(counts)}", params)[0])
     return [{"filter": q[p.at : p.end], "position": p.at, "fits": next(found), "without": next(found)} for p in parts]
-
-
-def _direction(sort: Sort) -> str:
-    return "DESC" if sort.descending else "ASC"
 
 
 def _after(name: str, cursor: str | None) -> Condition:

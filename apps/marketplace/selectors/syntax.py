@@ -165,7 +165,8 @@ class Parser:
     def unexpected(self, wanted: str) -> Invalid:
         token = self.peek()
         found = f"{token.text[:40]} stands" if token.kind != "end" else "the filter ends"
-        hint = did_you_mean(token.text, list(_KEYWORDS)) if token.kind == "word" else ""
+        misspelt = token.kind == "word" and token.text.lower() not in _KEYWORDS
+        hint = did_you_mean(token.text, list(_KEYWORDS)) if misspelt else ""
         return wrong("syntax", f"{found} where {wanted} is expected", token.at, hint)
 
 

@@ -47,8 +47,8 @@ def _match(search: UUID, q: str, offers: list[UUID], before: list[str]) -> int:
     fits = where(wanted)
     new = db.value(
         f"""SELECT array_agg(o.id) FROM marketplace_offer o WHERE o.id = ANY(%s::uuid[]) AND {fits}
-             AND o.id NOT IN (SELECT o.id FROM unnest(%s::jsonb[]) then,
-                              LATERAL jsonb_populate_record(NULL::marketplace_offer, then) o WHERE {fits})""",
+             AND o.id NOT IN (SELECT o.id FROM unnest(%s::jsonb[]) was,
+                              LATERAL jsonb_populate_record(NULL::marketplace_offer, was) o WHERE {fits})""",
         (offers, *wanted.params, before, *wanted.params),
     )
     return int(db.value("SELECT marketplace_search_tell(%s, %s::uuid[])", (search, new))) if new else 0

@@ -9,34 +9,47 @@ $$;
 ALTER TABLE marketplace_offer
   ADD COLUMN IF NOT EXISTS class_id int NOT NULL DEFAULT 0,
   ADD COLUMN IF NOT EXISTS model_key text GENERATED ALWAYS AS (marketplace_model_key(model)) STORED,
+  ADD COLUMN IF NOT EXISTS region_key text GENERATED ALWAYS AS (lower(region)) STORED,
   ADD COLUMN IF NOT EXISTS price_per_tflops float8 GENERATED ALWAYS AS (price::float8 * 3600e-18 / nullif(tflops, 0)) STORED,
   ADD COLUMN IF NOT EXISTS score float8 GENERATED ALWAYS AS (
     CASE WHEN tflops > 0 THEN 50 * 0.01 / (0.01 + price::float8 * 3600e-18 / tflops) ELSE 0 END
     + 30 * coalesce(reliability_low, 0) + CASE WHEN verified THEN 20 ELSE 0 END) STORED;
 
 -- Classes: the kinds of device on offer, a few dozen rows. A search first finds the classes that can fit, and then walks
--- each of them in the order wanted: an order by price never passes through all the cheap cards that are too small.
+-- each of them in the order wanted: an order by price never passes through all the cheap cards that are too small. The
+-- bounds of what was measured in a class only ever widen, so that hardly any write touches them.
 CREATE TABLE IF NOT EXISTS marketplace_offer_class (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  model_key text NOT NULL, device_kind text, memory_mb int NOT NULL,
-  UNIQUE NULLS NOT DISTINCT (model_key, device_kind, memory_mb));
+  model text NOT NULL, model_key text GENERATED ALWAYS AS (marketplace_model_key(model)) STORED, device_kind text, memory_mb int NOT NULL,
+  tflops_min float8, tflops_max float8, memory_gbps_min float8, memory_gbps_max float8, dl_score_min float8, dl_score_max float8,
+  price_min numeric, price_max numeric,
+  UNIQUE NULLS NOT DISTINCT (model, device_kind, memory_mb));
 
 CREATE OR REPLACE FUNCTION marketplace_offer_classify() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE k text := marketplace_model_key(NEW.model);
+DECLARE c marketplace_offer_class;
 BEGIN
-  FOR attempt IN 1..2 LOOP
-    SELECT id INTO NEW.class_id FROM marketplace_offer_class c
-     WHERE c.model_key = k AND c.device_kind IS NOT DISTINCT FROM NEW.device_kind AND c.memory_mb = NEW.memory_mb;
-    IF FOUND THEN RETURN NEW; END IF;
-    INSERT INTO marketplace_offer_class (model_key, device_kind, memory_mb) VALUES (k, NEW.device_kind, NEW.memory_mb)
+  LOOP
+    SELECT * INTO c FROM marketplace_offer_class x
+     WHERE x.model = lower(NEW.model) AND x.device_kind IS NOT DISTINCT FROM NEW.device_kind AND x.memory_mb = NEW.memory_mb;
+    EXIT WHEN FOUND;
+    INSERT INTO marketplace_offer_class (model, device_kind, memory_mb) VALUES (lower(NEW.model), NEW.device_kind, NEW.memory_mb)
     ON CONFLICT DO NOTHING;
   END LOOP;
-  SELECT id INTO STRICT NEW.class_id FROM marketplace_offer_class c
-   WHERE c.model_key = k AND c.device_kind IS NOT DISTINCT FROM NEW.device_kind AND c.memory_mb = NEW.memory_mb;
+  IF NEW.tflops NOT BETWEEN coalesce(c.tflops_min, 'Infinity') AND coalesce(c.tflops_max, '-Infinity')
+     OR NEW.memory_gbps NOT BETWEEN coalesce(c.memory_gbps_min, 'Infinity') AND coalesce(c.memory_gbps_max, '-Infinity')
+     OR NEW.price NOT BETWEEN coalesce(c.price_min, 'Infinity') AND coalesce(c.price_max, '-Infinity')
+     OR NEW.dl_score NOT BETWEEN coalesce(c.dl_score_min, 'Infinity') AND coalesce(c.dl_score_max, '-Infinity') THEN
+    UPDATE marketplace_offer_class x SET
+      price_min = least(price_min, NEW.price), price_max = greatest(price_max, NEW.price),
+      tflops_min = least(tflops_min, NEW.tflops), tflops_max = greatest(tflops_max, NEW.tflops),
+      memory_gbps_min = least(memory_gbps_min, NEW.memory_gbps), memory_gbps_max = greatest(memory_gbps_max, NEW.memory_gbps),
+      dl_score_min = least(dl_score_min, NEW.dl_score), dl_score_max = greatest(dl_score_max, NEW.dl_score) WHERE x.id = c.id;
+  END IF;
+  NEW.class_id := c.id;
   RETURN NEW;
 END $$;
-CREATE OR REPLACE TRIGGER offer_class BEFORE INSERT OR UPDATE OF model, device_kind, memory_mb ON marketplace_offer
-  FOR EACH ROW EXECUTE FUNCTION marketplace_offer_classify();
+CREATE OR REPLACE TRIGGER offer_class BEFORE INSERT OR UPDATE OF model, device_kind, memory_mb, tflops, memory_gbps, dl_score, price
+  ON marketplace_offer FOR EACH ROW EXECUTE FUNCTION marketplace_offer_classify();
 UPDATE marketplace_offer SET model = model WHERE class_id = 0 AND state <> 'delisted';
 
 -- Every order, over all that is listed and within a class; then what is worth looking up by itself.
@@ -52,7 +65,7 @@ CREATE INDEX IF NOT EXISTS offer_class_tflops_price ON marketplace_offer (class_
   WHERE state = 'listed';
 CREATE INDEX IF NOT EXISTS offer_class_reliability ON marketplace_offer (class_id, coalesce(reliability, -1), id) WHERE state = 'listed';
 CREATE INDEX IF NOT EXISTS offer_class_age ON marketplace_offer (class_id, id) WHERE state = 'listed';
-CREATE INDEX IF NOT EXISTS offer_region ON marketplace_offer (lower(region)) WHERE state = 'listed';
+CREATE INDEX IF NOT EXISTS offer_region ON marketplace_offer (region_key) WHERE state = 'listed';
 CREATE INDEX IF NOT EXISTS offer_cuda ON marketplace_offer (cuda) WHERE state = 'listed';
 CREATE INDEX IF NOT EXISTS offer_speed ON marketplace_offer (tflops) WHERE state = 'listed';
 CREATE INDEX IF NOT EXISTS offer_dl_score ON marketplace_offer (dl_score) WHERE state = 'listed';

@@ -1,0 +1,178 @@
+"""The filter language: what it reads, where it says that a mistake is, and that it reads in linear time."""
+
+import random
+import sys
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aitbc.core.errors import Invalid
+from apps.marketplace.selectors.fields import FIELDS
+from apps.marketplace.selectors.filters import condition
+from apps.marketplace.selectors.syntax import Group, Parser, parse
+from apps.marketplace.tests.expressions import expressions
+
+
+def shape(node):
+    """(and, a, (or, b, c)) of a tree whose tests are named by their fields."""
+    return (node.operator, *map(shape, node.parts)) if isinstance(node, Group) else node.field.text
+
+
+@pytest.mark.parametrize(
+    ("text", "tree"),
+    [
+        ("verified", "verified"),
+        ("a=1 or b=2 and c=3 or d=4", ("or", "a", ("and", "b", "c"), "d")),
+        ("(a=1 or b=2) and c=3", ("and", ("or", "a", "b"), "c")),
+        ("not a=1 and b=2", ("and", ("not", "a"), "b")),
+        ("not (a=1 and b=2)", ("not", ("and", "a", "b"))),
+        ("NOT not a AND((b))", ("and", ("not", ("not", "a")), "b")),
+        ("a in [1, 'x y', z] and b not in (2)", ("and", "a", "b")),
+    ],
+)
+def test_not_binds_closer_than_and_and_and_closer_than_or(text, tree):
+    assert shape(parse(text)) == tree
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\t"])
+def test_an_empty_filter_is_no_condition(text):
+    assert parse(text) is None
+    assert condition(parse(text)).sql == "true"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "position", "hint"),
+    [
+        ("price <", "syntax", 7, None),
+        ("price < and verified", "syntax", 8, None),
+        ("verified adn count = 1", "syntax", 9, "did you mean and?"),
+        ("(verified", "syntax", 9, None),
+        ("verified)", "syntax", 8, None),
+        ("model in H200", "syntax", 9, None),
+        ("model in []", "syntax", 10, None),
+        ("model in [a b]", "syntax", 12, None),
+        ("model in [a)", "syntax", 11, None),
+        ('model = "H200', "syntax", 8, None),
+        ("price < 1; drop table x", "syntax", 9, None),
+        ("verified\x00", "syntax", 8, None),
+        ("verified and not", "syntax", 16, None),
+        ("and", "syntax", 0, None),
+        ("model not = x", "syntax", 10, None),
+        ("verified and memry_gb > 3", "unknown_field", 13, "did you mean memory_gb?"),
+        ("zzzzzz = 3", "unknown_field", 0, None),
+        ("memory_gb > lots", "type", 12, "a number, if you like in mb, mib, gb, gib, tb, tib"),
+        ("count = 1gb", "type", 8, "a number"),
+        ("price < nan", "type", 8, "a number"),
+        ("price < 1e3", "type", 8, "a number"),
+        ("kind = cudda", "type", 7, "did you mean cuda?"),
+        ("state = sold", "type", 8, "one of listed, paused, suspended, delisted"),
+        ("model", "type", 0, "compare it: model = ..."),
+        ("model < H200", "type", 0, "it takes =, !=, ~, in"),
+        ("price ~ 1", "type", 0, "it takes =, !=, <, <=, >, >=, in"),
+        ("verified = maybe", "type", 11, "true or false"),
+        ("cuda >= new", "type", 8, "a version such as 12.8"),
+        ("created > yesterday", "type", 10, "a date such as 2026-01-31, or a time such as 2026-01-31T12:00Z"),
+        ("miner = x", "type", 8, "badly formed hexadecimal UUID string"),
+        ("tflops > null", "type", 0, None),
+        ("tflops in [1, null]", "type", 0, None),
+    ],
+)
+def test_a_mistake_is_told_with_its_place_and_a_hint(text, code, position, hint):
+    with pytest.raises(Invalid) as refused:
+        condition(parse(text))
+
+    assert refused.value.code == f"filter.{code}"
+    assert refused.value.context["position"] == position
+    assert refused.value.context["hint"] == hint
+
+
+@pytest.mark.parametrize(
+    ("fits", "too_much", "code"),
+    [
+        ("verified" + " " * 4088, "verified" + " " * 4089, "too_long"),
+        ("region = " + "é" * 2043, "region = " + "é" * 2044, "too_long"),
+        ("(" * 32 + "verified" + ")" * 32, "(" * 33 + "verified" + ")" * 33, "too_deep"),
+        ("not " * 32 + "verified", "not " * 33 + "verified", "too_deep"),
+    ],
+)
+def test_length_and_depth_end_where_the_protocol_says(fits, too_much, code):
+    condition(parse(fits))
+
+    with pytest.raises(Invalid) as refused:
+        parse(too_much)
+    assert refused.value.code == f"filter.{code}"
+
+
+@pytest.mark.parametrize(
+    "unit", ["verified and ", "not (count = 1) or ", "model in [" + "a," * 40 + "b] and ", "((verified)) or "]
+)
+def test_steps_and_instructions_grow_linearly_with_the_length(unit):
+    """Steps of the parser, and lines of Python that it executes, for twice the text: twice as many."""
+
+    def cost(times):
+        parser, lines = Parser(unit * times + "verified"), 0
+
+        def count(frame, event, arg):
+            nonlocal lines
+            lines += event == "line"
+            return count
+
+        before = sys.gettrace()
+        sys.settrace(count)
+        try:
+            Parser(unit * times + "verified").whole()
+        finally:
+            sys.settrace(before)
+        parser.whole()
+        return parser.steps, lines
+
+    one, two, four = (cost(n * (200 // len(unit) + 1)) for n in (1, 2, 4))
+    for few, many in ((one, two), (two, four)):
+        assert many[0] <= 2.05 * few[0]
+        assert many[1] <= 2.05 * few[1]
+    assert one[0] <= len(unit) * (200 // len(unit) + 1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(expression=expressions())
+def test_what_is_written_is_read_and_no_text_of_the_user_is_in_the_sql(expression):
+    text, _ = expression
+
+    made = condition(parse(text))
+
+    assert made.sql.count("%s") == len(made.params)
+    assert "'; --'" not in made.sql
+    assert not any(char.isdigit() and char not in "0123456789" for char in made.sql)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=80) | st.text(alphabet="()[]=<>!~,'\"\\ andornit.-%1x_", max_size=60))
+def test_whatever_is_sent_is_read_or_refused_with_a_place(text):
+    with suppress(Invalid):
+        condition(parse(text))
+        return
+    with pytest.raises(Invalid) as refused:
+        condition(parse(text))
+    assert refused.value.code.startswith("filter.")
+    assert 0 <= refused.value.context["position"] <= len(text)
+
+
+def test_every_field_is_explained_in_the_documentation():
+    from django.conf import settings as django
+
+    text = (django.BASE_DIR / "docs" / "search.md").read_text()
+
+    assert [name for name in FIELDS if f"`{name}`" not in text] == []
+    assert len(FIELDS) >= 50
+
+
+def test_random_noise_never_takes_the_parser_long():
+    noise = random.Random(7)
+    for _ in range(50):
+        text = "".join(noise.choice("(not a = [,]\"' and or") for _ in range(4000))
+        try:
+            parse(text)
+        except Invalid:
+            continue
