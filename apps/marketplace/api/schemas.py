@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, Field
 
 from aitbc.core.schema import Money, MoneyIn
 from apps.gpu.api.schemas import Kind, Name, Strict
+from apps.marketplace.selectors.offers import Order
 
 State = Literal["listed", "paused", "suspended", "delisted"]
 Seconds = Annotated[int, Field(ge=0, le=366 * 86_400)]
@@ -51,9 +52,7 @@ class OfferPatch(TermsIn):
 
 class FindIn(Schema):
     q: Filter = ""
-    sort: Literal["score", "price", "-price", "price_per_tflops", "reliability", "memory", "newest"] = Field(
-        "price", description="Best first: least price, most of the others."
-    )
+    sort: Order = Field("price", description="Best first: least price, most of the others.")
     count: Literal["exact", "none"] = "none"
     explain: bool = Field(False, description="Say of each filter joined by `and` how many offers it leaves.")
     cursor: Annotated[str, Field(max_length=300, pattern=r"^[A-Za-z0-9_-]*$")] | None = None

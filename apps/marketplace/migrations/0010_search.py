@@ -193,4 +193,5 @@ class Migration(migrations.Migration):
         ),
         run_file(SQL / "views.sql"),
         run_file(SQL / "search.sql"),
+        run_file(SQL / "find.sql"),
     ]

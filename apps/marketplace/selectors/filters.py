@@ -1,188 +1,231 @@
-"""A parsed filter as SQL: text of ours with placeholders, and the user's values beside it.
+"""The filter language, from text to SQL in one pass, in steps linear in its length. docs/search.md has the grammar.
 
-SQL's own three values of truth: what nobody knows of an offer (null) fits neither a test nor its negation.
+The SQL is text of ours over an alias `o`; the user's values stand beside it, in an array that is its parameter $1.
+It has SQL's three values of truth: what nobody knows of an offer (null) fits neither a test nor its negation.
 """
 
-import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from fractions import Fraction
-from typing import Any, Final
-from uuid import UUID
+from dataclasses import dataclass
+from typing import Final
 
-from apps.marketplace.selectors.fields import FIELDS, UNITS, Field
-from apps.marketplace.selectors.syntax import Group, Node, Test, Token, did_you_mean, wrong
+from aitbc.core.errors import Invalid
+from apps.marketplace.selectors.values import FIELDS, Field, did_you_mean, read
 
-_NUMBER = re.compile(r"(-?[0-9]{1,20}(?:\.[0-9]{1,18})?)([A-Za-z%]*)")
-_VERSION = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,3}))?(?:\.[0-9]{1,6})?")
-_ORDERED = ("=", "<>", "<", "<=", ">", ">=")
-_NEGATED: Final = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
-_OPERATORS: Final[dict[str, tuple[str, ...]]] = {
-    **dict.fromkeys(("int", "float", "amount", "version", "time"), _ORDERED),
-    **dict.fromkeys(("model", "text"), ("=", "<>", "~")),
-    **dict.fromkeys(("choice", "uuid", "set", "bool"), ("=", "<>")),
+MAX_BYTES: Final = 4096
+MAX_DEPTH: Final = 32
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<word>-?[\w.][\w.:+/%-]*)"""
+    r"""|(?P<sign><=|>=|!=|<>|==|[=<>~()\[\],])|(?P<end>\Z))"""
+)
+_UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # what no value of ours holds
+_ALIAS = {"==": "=", "<>": "!="}
+_NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+_KEYWORDS = ["and", "or", "not", "in", "null"]
+_OPERATORS: Final = {
+    **dict.fromkeys(("whole", "float", "amount", "version", "time"), ("=", "!=", "<", "<=", ">", ">=")),
+    **dict.fromkeys(("model", "text"), ("=", "!=", "~")),
+    **dict.fromkeys(("choice", "uuid", "set", "bool"), ("=", "!=")),
 }
 
 
-@dataclass(slots=True)
-class Condition:
-    """`sql` over an alias `o`, its parameters, and the fields that it names."""
-
-    sql: str = ""
-    params: list[Any] = field(default_factory=list)
-    named: set[str] = field(default_factory=set)
+@dataclass(frozen=True, slots=True)
+class Token:
+    kind: str  # string, word, sign or end
+    text: str
+    at: int
 
 
-def condition(node: Node | None, *, of_class: bool = False) -> Condition:
-    """What offers must hold; `of_class`: what a class must hold for any offer of it to fit, where what
-    classes do not know is taken to hold. Invalid `filter.unknown_field`, `filter.type`."""
-    made = Condition()
-    made.sql = _sql(node, False, of_class, made) if node else "true"
-    return made
+@dataclass(frozen=True, slots=True)
+class Made:
+    """`sql` for offers; `of_class` for classes, where what they do not know holds; and where it stands."""
+
+    sql: str
+    of_class: str
+    at: int = 0
+    end: int = 0
 
 
-def _sql(node: Node, negated: bool, of_class: bool, made: Condition) -> str:
-    """Negations move inwards to the tests, so that what a class does not know holds on either side."""
-    if isinstance(node, Test):
-        found = _field(node)
-        made.named.add(node.field.text.lower())
-        if of_class and not found.of_class:
-            return _bounds(node, negated, found, made) if found.bounded else "true"
-        test = _test(node, found, made.params)
-        return f"NOT ({test})" if negated else test
-    if node.operator == "not":
-        return _sql(node.parts[0], not negated, of_class, made)
-    glue = " AND " if (node.operator == "and") != negated else " OR "
-    return "(" + glue.join(_sql(part, negated, of_class, made) for part in node.parts) + ")"
+class Filter:
+    """Recursive descent with one token of lookahead; negations move inwards to the tests. Invalid
+    `filter.syntax`, `.too_long`, `.too_deep`, `.unknown_field`, `.type`, with `position` and `hint`."""
+
+    def __init__(self, text: str) -> None:
+        self.values: list[str] = []
+        self.named: set[str] = set()
+        self.parts: list[Made] = []  # the filters that must all hold
+        self.steps = self.next = 0
+        if len(text.encode("utf-8", "replace")) > MAX_BYTES:
+            raise _wrong("too_long", f"a filter has at most {MAX_BYTES} bytes", MAX_BYTES)
+        self.tokens = _tokens(text)
+        self.made = Made("true", "true") if self._peek().kind == "end" else self._level("or", 0, False)
+        if self._peek().kind != "end":
+            raise self._unexpected("and, or, or the end")
+
+    def _level(self, operator: str, depth: int, negated: bool) -> Made:
+        at, parts = self._peek().at, [self._part(operator, depth, negated)]
+        while self._take(operator):
+            parts.append(self._part(operator, depth, negated))
+        if depth == 0 and (operator == "and" or len(parts) > 1):
+            self.parts = parts
+        if len(parts) == 1:
+            return parts[0]
+        glue = " AND " if (operator == "and") != negated else " OR "
+        texts = (glue.join(part.sql for part in parts), glue.join(part.of_class for part in parts))
+        made = Made(f"({texts[0]})", f"({texts[1]})", at, self._end())
+        if depth == 0 and operator == "or":
+            self.parts = [made]
+        return made
+
+    def _part(self, operator: str, depth: int, negated: bool) -> Made:
+        self.steps += 1
+        if operator == "or":
+            return self._level("and", depth, negated)
+        token = self._peek()
+        if depth > MAX_DEPTH:
+            raise _wrong("too_deep", f"a filter is at most {MAX_DEPTH} levels deep", token.at)
+        if self._take("not"):
+            inner = self._part("and", depth + 1, not negated)
+        elif not self._take("("):
+            return self._test(negated)
+        else:
+            inner = self._level("or", depth + 1, negated)
+            if not self._take(")"):
+                raise self._unexpected("and, or, or )")
+        return Made(inner.sql, inner.of_class, token.at, self._end())
+
+    def _test(self, negated: bool) -> Made:
+        token = self._peek()
+        if token.kind != "word" or token.text.lower() in _KEYWORDS:
+            raise self._unexpected("a field")
+        self._advance()
+        operator, values = self._comparison()
+        name = token.text.lower()
+        if name not in FIELDS:
+            hint = did_you_mean(name, list(FIELDS))
+            raise _wrong("unknown_field", f"there is no field {token.text[:40]}", token.at, hint)
+        field = FIELDS[name]
+        self.named.add(name)
+        _check(field, operator, values, token.at)
+        slots = [self._slot(field, value, operator) for value in values if value]
+        sql, of_class = _sql(field, operator, slots), "true"
+        if field.of_class:
+            of_class = f"NOT ({sql})" if negated else sql
+        elif field.bounded and slots and (bound := _NEGATED.get(operator, "") if negated else operator) in _NEGATED:
+            # No value known is no value that fits: null, and the class is out.
+            of_class = f"{field.sql}_{'min' if bound[0] == '<' else 'max'} {bound} {slots[0]}"
+        return Made(f"NOT ({sql})" if negated else sql, of_class, token.at, self._end())
+
+    def _comparison(self) -> tuple[str, list[Token | None]]:
+        """The operator, "" without one, and the values; None is `null`."""
+        negated = self._take("not")
+        if self._take("in"):
+            return ("not in" if negated else "in"), self._listed()
+        token = self._peek()
+        operator = _ALIAS.get(token.text, token.text)
+        if negated:
+            raise self._unexpected("in")
+        if token.kind != "sign" or operator not in ("~", *_OPERATORS["whole"]):
+            return "", []
+        self._advance()
+        return operator, [self._value()]
+
+    def _listed(self) -> list[Token | None]:
+        close = "]" if self._take("[") else ")" if self._take("(") else ""
+        values = [self._value()] if close else []
+        while close and self._take(","):
+            values.append(self._value())
+        if not close or not self._take(close):
+            raise self._unexpected(f"a comma or {close}" if close else "[")
+        return values
+
+    def _value(self) -> Token | None:
+        token = self._peek()
+        word = token.kind == "word" and token.text.lower()
+        if token.kind not in ("word", "string") or word in _KEYWORDS[:-1]:
+            raise self._unexpected("a value")
+        self._advance()
+        return None if word == "null" else token
+
+    def _slot(self, field: Field, token: Token, operator: str) -> str:
+        text = token.text
+        if token.kind == "string":
+            text = re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL)
+        try:
+            value, cast = read(field, text, operator)
+        except (ValueError, OverflowError) as error:
+            raise _wrong("type", f"{text[:40]} is no value of {field.name}", token.at, str(error)) from error
+        self.values.append(value)
+        slot = f"($1)[{len(self.values)}]::{cast}"
+        return f"marketplace_model_key({slot})" if field.kind == "model" and operator != "~" else slot
+
+    def _peek(self) -> Token:
+        return self.tokens[self.next]
+
+    def _end(self) -> int:
+        return self.tokens[self.next - 1].at + len(self.tokens[self.next - 1].text)
+
+    def _advance(self) -> bool:
+        self.steps += 1
+        self.next += 1
+        return True
+
+    def _take(self, wanted: str) -> bool:
+        token = self._peek()
+        return token.kind in ("word", "sign") and token.text.lower() == wanted and self._advance()
+
+    def _unexpected(self, wanted: str) -> Invalid:
+        token = self._peek()
+        found = f"{token.text[:40]} stands" if token.kind != "end" else "the filter ends"
+        misspelt = token.kind == "word" and token.text.lower() not in _KEYWORDS
+        hint = did_you_mean(token.text, _KEYWORDS) if misspelt else ""
+        return _wrong("syntax", f"{found} where {wanted} is expected", token.at, hint)
 
 
-def _bounds(test: Test, negated: bool, found: Field, made: Condition) -> str:
-    """Can a value between a class's least and most pass the test, or its negation? Null, so no, without any."""
-    operator = _NEGATED.get(test.operator, "") if negated else test.operator
-    if operator not in ("<", "<=", ">", ">=") or None in test.values:
-        return "true"
-    end = "min" if operator[0] == "<" else "max"
-    return _test(replace(test, operator=operator), replace(found, sql=f"{found.sql}_{end}"), made.params)
+def _check(field: Field, operator: str, values: list[Token | None], at: int) -> None:
+    known = _OPERATORS[field.kind]
+    if not operator and field.kind != "bool":
+        raise _wrong("type", f"{field.name} is not true or false", at, f"compare it: {field.name} = ...")
+    if operator not in ("", "in", "not in", *known):
+        raise _wrong("type", f"{field.name} cannot be compared with {operator}", at, f"it takes {', '.join(known)}, in")
+    if None in values and operator not in ("=", "!="):
+        raise _wrong("type", "null is compared with = or != only", at)
 
 
-def top_level(node: Node) -> tuple[Node, ...]:
-    """The filters that must all hold."""
-    return node.parts if isinstance(node, Group) and node.operator == "and" else (node,)
+def _sql(field: Field, operator: str, slots: list[str]) -> str:
+    if not operator:
+        return field.sql
+    if not slots:
+        return f"{field.sql} IS {'NOT ' * (operator == '!=')}NULL"
+    if operator == "~":  # of a model the maker's words too
+        if field.kind == "model":
+            return f"strpos(lower(o.model), lower(translate({slots[0]}, '_', ' '))) > 0"
+        return f"strpos({field.sql}, {slots[0]}) > 0"
+    no = "NOT " * (operator in ("!=", "not in"))
+    if field.kind == "set":
+        return f"{no}({field.sql} && ARRAY[{', '.join(slots)}])"
+    if operator.endswith("in"):
+        return f"{field.sql} {no}IN ({', '.join(slots)})"
+    return f"{field.sql} {operator} {slots[0]}"
 
 
-def _field(test: Test) -> Field:
-    name = test.field.text.lower()
-    if name not in FIELDS:
-        hint = did_you_mean(name, list(FIELDS))
-        raise wrong("unknown_field", f"there is no field {test.field.text[:40]}", test.at, hint)
-    found = FIELDS[name]
-    if not test.operator:
-        if found.kind != "bool":
-            raise wrong("type", f"{name} is not true or false", test.at, f"compare it: {name} = ...")
-    elif test.operator.removeprefix("not ") != "in" and test.operator not in _OPERATORS[found.kind]:
-        hint = f"it takes {', '.join(_OPERATORS[found.kind])}, in".replace("<>", "!=")
-        raise wrong("type", f"{name} cannot be compared with {test.operator}", test.at, hint)
+def _tokens(text: str) -> list[Token]:
+    if bad := _UNFIT.search(text):
+        raise _wrong("syntax", "this character has no place in a filter", bad.start())
+    found: list[Token] = []
+    at = 0
+    while not found or found[-1].kind != "end":
+        match = _TOKEN.match(text, at)
+        if match is None:
+            at += len(text[at:]) - len(text[at:].lstrip())
+            quote = text[at] in "\"'"
+            raise _wrong("syntax", "a quotation has no end" if quote else f"{text[at]} is no part of a filter", at)
+        kind, at = str(match.lastgroup), match.end()
+        found.append(Token(kind, match[kind], match.start(kind)))
     return found
 
 
-def _test(test: Test, found: Field, params: list[Any]) -> str:
-    if not test.operator:
-        return found.sql
-    if None in test.values:
-        if len(test.values) > 1 or test.operator not in ("=", "<>"):
-            raise wrong("type", "null is compared with = or != only", test.at)
-        return f"{found.sql} IS {'NOT ' * (test.operator == '<>')}NULL"
-    values = [_value(found, token, test) for token in test.values if token]
-    params += [value for _, value in values]
-    left, slots = _LEFT.get(test.field.text.lower(), "{}").format(found.sql), [slot for slot, _ in values]
-    if test.operator == "~":
-        if found.kind == "model":  # the maker's words too
-            return "strpos(lower(o.model), lower(translate(%s::text, '_', ' '))) > 0"
-        return f"strpos({left}, {slots[0]}) > 0"
-    if found.kind == "set":
-        has = f"{left} && ARRAY[{', '.join(slots)}]"
-        return f"NOT ({has})" if test.operator in ("<>", "not in") else has
-    if len(slots) > 1 or test.operator.endswith("in"):
-        return f"{left} {'NOT ' * (test.operator == 'not in')}IN ({', '.join(slots)})"
-    return f"{left} {test.operator} {slots[0]}"
-
-
-_LEFT = {"driver": "lower({})", "sandbox": "lower({})", "asset": "lower({})"}
-
-
-def _value(found: Field, token: Token, test: Test) -> tuple[str, Any]:
-    """The placeholder with its cast, and what it stands for."""
-    text = token.text
-    if token.kind == "string":
-        text = re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL)
-    try:
-        if found.kind in _WHOLE:
-            return _whole(_WHOLE[found.kind], _number(found, text), test.operator)
-        return _READ[found.kind](found, text)
-    except (ValueError, OverflowError) as error:
-        raise wrong("type", f"{text[:40]} is no value of {test.field.text.lower()}", token.at, str(error)) from error
-
-
-def _number(found: Field, text: str) -> Fraction:
-    match = _NUMBER.fullmatch(text)
-    units = UNITS[found.units]
-    unit = match[2].lower() if match else ""
-    if match is None or (unit and unit not in units):
-        raise ValueError("a number" + (f", if you like in {', '.join(units)}" if units else ""))
-    return Fraction(match[1]) * units.get(unit, Fraction(1)) * found.scale
-
-
-def _whole(cast: str, value: Fraction, operator: str) -> tuple[str, Any]:
-    """Exact, for columns of whole numbers from 0 on: below 2.5 is below 3, and nothing equals 2.5, or -1."""
-    if operator in ("<", ">=", "<=", ">"):
-        whole = math.ceil(value) if operator in ("<", ">=") else math.floor(value)
-    else:
-        whole = value.numerator if value.denominator == 1 else -1
-    return (cast if abs(whole) < 2**62 else "%s::numeric"), whole
-
-
-def _version(found: Field, text: str) -> tuple[str, Any]:
-    match = _VERSION.fullmatch(text)
-    if match is None:
-        raise ValueError("a version such as 12.8")
-    return "%s::int8", int(match[1]) * 1000 + int(match[2] or 0)
-
-
-def _choice(found: Field, text: str) -> tuple[str, Any]:
-    if text.lower() not in found.choices:
-        raise ValueError(did_you_mean(text, list(found.choices)) or f"one of {', '.join(found.choices)}")
-    return "%s::text", text.lower()
-
-
-def _time(found: Field, text: str) -> tuple[str, Any]:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError("a date such as 2026-01-31, or a time such as 2026-01-31T12:00Z") from None
-    return "%s::timestamptz", moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _boolean(found: Field, text: str) -> tuple[str, Any]:
-    if text.lower() not in ("true", "false"):
-        raise ValueError("true or false")
-    return "%s::bool", text.lower() == "true"
-
-
-def _uuid(found: Field, text: str) -> tuple[str, Any]:
-    return "%s::uuid", UUID(text)
-
-
-_WHOLE: Final = {"int": "%s::int8", "amount": "%s::numeric"}
-_READ: Final[dict[str, Callable[[Field, str], tuple[str, Any]]]] = {
-    "float": lambda found, text: ("%s::float8", float(_number(found, text))),
-    "version": _version,
-    "time": _time,
-    "model": lambda found, text: ("marketplace_model_key(%s::text)", text),
-    "text": lambda found, text: ("lower(%s::text)", text),
-    "choice": _choice,
-    "bool": _boolean,
-    "uuid": _uuid,
-    "set": lambda found, text: ("%s::varchar", text.lower()),
-}
+def _wrong(code: str, message: str, at: int, hint: str = "") -> Invalid:
+    """422 with the character where the mistake is (from 0), and what may have been meant."""
+    detail = f"{message}, at character {at}" + (f": {hint}" if hint else "")
+    errors = [{"loc": ["query", "q"], "msg": detail}]
+    return Invalid(f"filter.{code}", detail, errors=errors, position=at, hint=hint or None)

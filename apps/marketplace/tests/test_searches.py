@@ -81,7 +81,7 @@ def test_an_alert_tells_once_of_what_newly_matches(alice, bob, mike, nora, offer
     assert matches(bob, silent) == []
     relay_once()
     (delivery,) = Delivery.objects.filter(event="search.matched")
-    assert delivery.body["data"] == {"search": {"id": his["id"], "name": "west"}, "offer": cheap}
+    assert orjson.loads(delivery.body)["data"] == {"search": {"id": his["id"], "name": "west"}, "offer": cheap}
 
     for amount in ("0.01", "0.0002"):  # away and back again: told already
         read(nora.patch(f"{OFFERS}/{dear['id']}", {"price": price(amount)}))

@@ -1,11 +1,11 @@
 from argparse import ArgumentParser
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 from django.core.management.base import BaseCommand, CommandError
 
 from aitbc.core.errors import DomainError
-from apps.marketplace.selectors.offers import SORTS, search
+from apps.marketplace.selectors.offers import Order, search
 
 
 class Command(BaseCommand):
@@ -13,7 +13,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("q", nargs="?", default="", help="e.g. 'model in [H200, \"RTX 4090\"] and price < 0.002'")
-        parser.add_argument("--sort", choices=SORTS, default="price")
+        parser.add_argument("--sort", choices=get_args(Order), default="price")
         parser.add_argument("--limit", type=int, choices=range(1, 201), default=20, metavar="1-200")
         parser.add_argument("--explain", action="store_true", help="how many offers each filter leaves")
         parser.add_argument("--json", action="store_true", help="print the API's answer, with the exact count")
