@@ -20,8 +20,7 @@ app.conf.task_routes = {
 app.conf.beat_schedule = {
     "gpu.sweep": {"task": "gpu.sweep", "schedule": 2.0},
     "gpu.dispatch": {"task": "gpu.dispatch", "schedule": 1.0},
-    "marketplace.expire_offers": {"task": "marketplace.expire_offers", "schedule": 10.0},
-    "marketplace.match_searches": {"task": "marketplace.match_searches", "schedule": 5.0},
+    "marketplace.sweep": {"task": "marketplace.sweep", "schedule": 5.0},
     "trading.mature": {"task": "trading.mature", "schedule": 5.0},
     "trading.expire_holds": {"task": "trading.expire_holds", "schedule": 5.0},
     "trading.checkpoint": {"task": "trading.checkpoint", "schedule": 3600.0},

@@ -19,7 +19,6 @@ from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT, MATMUL_OUTPUT, Person, Seller, job_body
 from apps.gpu.models import Artifact, ArtifactGrant, Heartbeat, Miner, Waiter
 from apps.gpu.services import challenges
-from apps.marketplace.models import Search, SearchMatch
 from apps.marketplace.services.offers import NewOffer, list_offer
 from apps.trading.models import Deposit, DepositAddress, PayoutBatch, PayoutLeaf, PayoutTarget, ReserveCheck, Withdrawal
 from apps.trading.services import settlement, streams
@@ -46,9 +45,7 @@ def build() -> Scene:
     queued = [_submit(alice, kind="vision.ocr", input=PICTURE) for _ in range(2)]
     for seller in (mike, nora):
         challenges.issue_missing(Miner.objects.get(pk=seller.miner_id))
-        offer = list_offer(seller=seller.principal, offer=NewOffer(price="0.002"))
-        search = Search.objects.create(owner=alice.user, name="Cheap", q="price < 0.01", alert=True)
-        SearchMatch.objects.create(search=search, offer=offer)
+        list_offer(seller=seller.principal, offer=NewOffer(price="0.002"))
     for who in (alice, mike):  # the database notes the rest only when it commits
         audit.note("login.succeeded", f"user:{who.id}", {})
     _platform(alice)

@@ -65,11 +65,8 @@ class SearchIn(Strict):
     alert: bool = Field(False, description="Tell of offers that newly match, by the event `search.matched`.")
 
 
-class SearchOut(Schema):
+class SearchOut(SearchIn):
     id: UUID
-    name: str
-    q: str
-    alert: bool
     created_at: AwareDatetime
 
 

@@ -1,5 +1,6 @@
 """`/v1/marketplace/searches`: filters that people keep, and offers that came to match them."""
 
+from typing import Annotated
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
@@ -13,6 +14,8 @@ from apps.marketplace.services import searches
 from apps.trading.services.escrow import call
 
 router = Router(tags=["marketplace"], auth=ApiKey("jobs:read"))
+Cursor = Annotated[int | None, Query(ge=1, lt=2**63)]
+Limit = Annotated[int, Query(ge=1, le=200)]
 WRITE, ONE = ApiKey("jobs:write"), "/{uuid:search_id}"
 
 
@@ -33,12 +36,6 @@ def delete_search(request: HttpRequest, search_id: UUID) -> HttpResponse:
     return json_response(call("marketplace_search_delete", caller(request).user_id, search_id))
 
 
-@router.get(ONE + "/matches", response={200: list_of(MatchOut, int)} | errors(403, 404), summary="What it was told of")
-def list_matches(
-    request: HttpRequest,
-    search_id: UUID,
-    cursor: int | None = Query(None, ge=1, lt=2**63),
-    limit: int = Query(50, ge=1, le=200),
-) -> HttpResponse:
-    """Offers as they are now, the newest match first."""
+@router.get(ONE + "/matches", response={200: list_of(MatchOut, int)} | errors(403, 404), summary="Newest matches first")
+def list_matches(request: HttpRequest, search_id: UUID, cursor: Cursor = None, limit: Limit = 50) -> HttpResponse:
     return json_response(call("marketplace_search_matches", caller(request).user_id, search_id, cursor, limit))

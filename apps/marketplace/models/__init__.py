@@ -1,4 +1,3 @@
 from apps.marketplace.models.offers import Offer, OfferDevice, OfferTransition, owned_by
-from apps.marketplace.models.searches import Search, SearchMatch
 
-__all__ = ["Offer", "OfferDevice", "OfferTransition", "Search", "SearchMatch", "owned_by"]
+__all__ = ["Offer", "OfferDevice", "OfferTransition", "owned_by"]

@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Q
 
 from aitbc.core.fields import AmountField
 from aitbc.core.ids import uuid7
@@ -20,7 +20,7 @@ def owned_by(seller: Principal, prefix: str = "") -> Q:
 class Offer(models.Model):
     """Devices of one miner at a price, with copies of what is known of them: the search reads one table.
 
-    sql/search.sql adds what is computed from a row alone (name of the model, price per TFLOPS, score), and indexes.
+    sql/search.sql adds what is computed from a row alone (price per TFLOPS, score ...), rules and indexes.
     """
 
     class State(models.TextChoices):
@@ -94,20 +94,6 @@ class Offer(models.Model):
             models.CheckConstraint(
                 condition=Q(state="listed", reason="") | (~Q(state="listed") & ~Q(reason="")),
                 name="offer_reason_unless_listed",
-            ),
-            models.CheckConstraint(
-                condition=Q(spot_price__isnull=True) | Q(spot_price__gt=0, spot_price__lte=F("price")),
-                name="offer_spot_at_most_price",
-            ),
-            models.CheckConstraint(
-                condition=Q(reserved_discount_bps__isnull=True) | Q(reserved_discount_bps__range=(1, 9999)),
-                name="offer_reserved_discount",
-            ),
-            models.CheckConstraint(
-                condition=Q(min_seconds__isnull=True)
-                | Q(max_seconds__isnull=True)
-                | Q(max_seconds__gte=F("min_seconds")),
-                name="offer_durations_ordered",
             ),
             # What the devices' rows refer to, so that the database itself copies the state to them; and the
             # order of the newest.

@@ -5,8 +5,7 @@ It has SQL's three values of truth: what nobody knows of an offer (null) fits ne
 """
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from aitbc.core.errors import Invalid
 from apps.marketplace.selectors.values import FIELDS, Field, did_you_mean, read
@@ -28,21 +27,13 @@ _OPERATORS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+Made = tuple[str, str]  # for offers, and for classes, where what they do not know holds
+
+
+class Token(NamedTuple):
     kind: str  # string, word, sign or end
     text: str
     at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """`sql` for offers; `of_class` for classes, where what they do not know holds; and where it stands."""
-
-    sql: str
-    of_class: str
-    at: int = 0
-    end: int = 0
 
 
 class Filter:
@@ -52,46 +43,43 @@ class Filter:
     def __init__(self, text: str) -> None:
         self.values: list[str] = []
         self.named: set[str] = set()
-        self.parts: list[Made] = []  # the filters that must all hold
+        self.parts: list[tuple[str, int, int]] = []  # the filters that must all hold: SQL, and where they stand
         self.steps = self.next = 0
         if len(text.encode("utf-8", "replace")) > MAX_BYTES:
             raise _wrong("too_long", f"a filter has at most {MAX_BYTES} bytes", MAX_BYTES)
         self.tokens = _tokens(text)
-        self.made = Made("true", "true") if self._peek().kind == "end" else self._level("or", 0, False)
+        self.sql, self.of_class = ("true", "true") if self._peek().kind == "end" else self._level("or", 0, False)
         if self._peek().kind != "end":
             raise self._unexpected("and, or, or the end")
 
     def _level(self, operator: str, depth: int, negated: bool) -> Made:
-        at, parts = self._peek().at, [self._part(operator, depth, negated)]
-        while self._take(operator):
-            parts.append(self._part(operator, depth, negated))
+        spans: list[tuple[str, int, int]] = []
+        parts: list[Made] = []
+        while not parts or self._take(operator):
+            at = self._peek().at
+            part = self._level("and", depth, negated) if operator == "or" else self._part(depth, negated)
+            last = self.tokens[self.next - 1]
+            spans.append((part[0], at, last.at + len(last.text)))
+            parts.append(part)
+        if len(parts) > 1:
+            glue = " AND " if (operator == "and") != negated else " OR "
+            part = (f"({glue.join(sql for sql, _ in parts)})", f"({glue.join(sql for _, sql in parts)})")
         if depth == 0 and (operator == "and" or len(parts) > 1):
-            self.parts = parts
-        if len(parts) == 1:
-            return parts[0]
-        glue = " AND " if (operator == "and") != negated else " OR "
-        texts = (glue.join(part.sql for part in parts), glue.join(part.of_class for part in parts))
-        made = Made(f"({texts[0]})", f"({texts[1]})", at, self._end())
-        if depth == 0 and operator == "or":
-            self.parts = [made]
-        return made
+            self.parts = spans if operator == "and" else [(part[0], spans[0][1], spans[-1][2])]
+        return part
 
-    def _part(self, operator: str, depth: int, negated: bool) -> Made:
+    def _part(self, depth: int, negated: bool) -> Made:
         self.steps += 1
-        if operator == "or":
-            return self._level("and", depth, negated)
-        token = self._peek()
         if depth > MAX_DEPTH:
-            raise _wrong("too_deep", f"a filter is at most {MAX_DEPTH} levels deep", token.at)
+            raise _wrong("too_deep", f"a filter is at most {MAX_DEPTH} levels deep", self._peek().at)
         if self._take("not"):
-            inner = self._part("and", depth + 1, not negated)
-        elif not self._take("("):
+            return self._part(depth + 1, not negated)
+        if not self._take("("):
             return self._test(negated)
-        else:
-            inner = self._level("or", depth + 1, negated)
-            if not self._take(")"):
-                raise self._unexpected("and, or, or )")
-        return Made(inner.sql, inner.of_class, token.at, self._end())
+        inner = self._level("or", depth + 1, negated)
+        if not self._take(")"):
+            raise self._unexpected("and, or, or )")
+        return inner
 
     def _test(self, negated: bool) -> Made:
         token = self._peek()
@@ -99,21 +87,19 @@ class Filter:
             raise self._unexpected("a field")
         self._advance()
         operator, values = self._comparison()
-        name = token.text.lower()
-        if name not in FIELDS:
-            hint = did_you_mean(name, list(FIELDS))
+        field = FIELDS.get(token.text.lower())
+        if field is None:
+            hint = did_you_mean(token.text, list(FIELDS))
             raise _wrong("unknown_field", f"there is no field {token.text[:40]}", token.at, hint)
-        field = FIELDS[name]
-        self.named.add(name)
+        self.named.add(field.name)
         _check(field, operator, values, token.at)
         slots = [self._slot(field, value, operator) for value in values if value]
-        sql, of_class = _sql(field, operator, slots), "true"
+        sql, of_class, bound = _sql(field, operator, slots), "true", _NEGATED.get(operator, "") if negated else operator
         if field.of_class:
             of_class = f"NOT ({sql})" if negated else sql
-        elif field.bounded and slots and (bound := _NEGATED.get(operator, "") if negated else operator) in _NEGATED:
-            # No value known is no value that fits: null, and the class is out.
+        elif field.bounded and slots and bound in _NEGATED:  # no value known is no value that fits: null, it is out
             of_class = f"{field.sql}_{'min' if bound[0] == '<' else 'max'} {bound} {slots[0]}"
-        return Made(f"NOT ({sql})" if negated else sql, of_class, token.at, self._end())
+        return (f"NOT ({sql})" if negated else sql), of_class
 
     def _comparison(self) -> tuple[str, list[Token | None]]:
         """The operator, "" without one, and the values; None is `null`."""
@@ -160,9 +146,6 @@ class Filter:
 
     def _peek(self) -> Token:
         return self.tokens[self.next]
-
-    def _end(self) -> int:
-        return self.tokens[self.next - 1].at + len(self.tokens[self.next - 1].text)
 
     def _advance(self) -> bool:
         self.steps += 1

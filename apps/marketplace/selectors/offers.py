@@ -14,7 +14,6 @@ from apps.trading.services.escrow import call
 PUBLIC_READ_MS = 250
 FEW: Final = 3_000  # so many are looked up and sorted without further ado
 WALK: Final = 10_000  # so many are walked past in order before the rest is looked up
-MOST_EXPLAINED: Final = 16
 Order = Literal["score", "price", "-price", "price_per_tflops", "reliability", "memory", "newest"]
 _ON_SALE = "o.state = 'listed' AND (o.expires_at IS NULL OR o.expires_at > statement_timestamp())"
 
@@ -27,27 +26,21 @@ def on_sale(wanted: Filter, sql: str) -> str:
 def search(*, q: str, sort: Order, cursor: str | None, limit: int, count: bool, explain: bool = False) -> str:
     """JSON text `{items, next, total, explain}`. `total`, exact, is null unless `count`; `explain` tells of each
     top-level filter how many fit it alone, and how many would fit without it. Unavailable past 250 ms."""
-    wanted, (made_by, key, last) = Filter(q), decode(cursor, 3) or (sort, None, None)
-    if made_by != sort:
-        raise Invalid(
-            "request.cursor", "this cursor is of another order", errors=[{"loc": ["query", "cursor"], "msg": ""}]
-        )
-    parts = wanted.parts if explain else []
-    if len(parts) > MOST_EXPLAINED:
-        raise Invalid("filter.too_many", f"at most {MOST_EXPLAINED} filters joined by and are explained")
-    told = [{"filter": q[part.at : part.end], "position": part.at} for part in parts]
-    alone = [on_sale(wanted, part.sql) for part in parts]
-    others = [on_sale(wanted, " AND ".join(p.sql for p in parts if p is not part) or "true") for part in parts]
-    where, listed = on_sale(wanted, wanted.made.sql), "state" not in wanted.named
-    page = (sort, key, last and str(last), limit, count, FEW, WALK)
-    reasons = (orjson.dumps(told).decode(), alone, others) if explain else (None, None, None)
+    wanted, key = Filter(q), decode(cursor, 3)
+    after = (str(key[1]), str(key[2])) if key else (None, None)
+    if key and key[0] != sort:
+        wrong = {"loc": ["query", "cursor"], "msg": "made by another sort order"}
+        raise Invalid("request.cursor", "this cursor belongs to another sort order", errors=[wrong])
+    told = [{"filter": q[at:end], "position": at} for _, at, end in wanted.parts] if explain else None
+    base, parts = on_sale(wanted, "true"), [part for part, _, _ in wanted.parts]
+    page = (wanted.of_class, wanted.values, base, sort, *after, limit, count, FEW, WALK)
+    reasons = (orjson.dumps(told).decode() if told is not None else None, parts)
     with db.bounded(PUBLIC_READ_MS):
-        return str(call("marketplace_find", where, wanted.made.of_class, wanted.values, listed, *page, *reasons))
+        return str(call("marketplace_find", wanted.sql, *page, *reasons))
 
 
 def offer_document(offer_id: UUID) -> str:
     found = db.row("SELECT marketplace_offer_document(o)::text FROM marketplace_offer o WHERE o.id = %s", (offer_id,))
     if found is None:
         raise NotFound("offer.unknown", "there is no such offer")
-    text: str = found[0]
-    return text
+    return str(found[0])

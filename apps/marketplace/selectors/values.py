@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
@@ -63,10 +63,11 @@ def _whole(value: Fraction, operator: str, cast: str) -> tuple[str, str]:
     return str(whole), cast if abs(whole) < 2**62 else "numeric"
 
 
-def _version(field: Field, text: str) -> tuple[str, str]:
+def version(text: str) -> int:
+    """12.8 as 12008, so that versions compare as numbers; ValueError for what is none."""
     if (match := _VERSION.fullmatch(text)) is None:
         raise ValueError("a version such as 12.8")
-    return str(int(match[1]) * 1000 + int(match[2] or 0)), "int8"
+    return int(match[1]) * 1000 + int(match[2] or 0)
 
 
 def _choice(field: Field, text: str) -> tuple[str, str]:
@@ -76,18 +77,10 @@ def _choice(field: Field, text: str) -> tuple[str, str]:
     return text.lower(), "bool" if field.kind == "bool" else "text"
 
 
-def _time(field: Field, text: str) -> tuple[str, str]:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError("a date such as 2026-01-31, or a time such as 2026-01-31T12:00Z") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat(), "timestamptz"
-
-
 _READ: Final[dict[str, Callable[[Field, str], tuple[str, str]]]] = {
     "float": lambda field, text: (repr(float(_number(field, text))), "float8"),
-    "version": _version,
-    "time": _time,
+    "version": lambda field, text: (str(version(text)), "int8"),
+    "time": lambda field, text: (datetime.fromisoformat(text).isoformat(), "timestamptz"),  # sessions are in UTC
     "choice": _choice,
     "bool": _choice,
     "uuid": lambda field, text: (str(UUID(text)), "uuid"),

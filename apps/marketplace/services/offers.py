@@ -1,5 +1,6 @@
 """Listing, changing and withdrawing offers; each only by the seller of its miner, or by the platform."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -183,14 +184,15 @@ def _agree(offer: Offer, price: str | None, terms: Terms) -> list[str]:
 
 
 def _check(offer: Offer, now: datetime) -> None:
-    if not 0 < (offer.price or 0) <= money.MAX_UNITS:
-        raise _field("price", "must be more than nothing")
-    if offer.spot_price is not None and offer.spot_price > offer.price:
-        raise _field("price", "spot costs no more than on demand")
-    if offer.min_seconds and offer.max_seconds and offer.min_seconds > offer.max_seconds:
-        raise _field("max_seconds", "is less than min_seconds")
-    if offer.expires_at is not None and offer.expires_at <= max(now, offer.available_from):
-        raise _field("expires_at", "lies before the offer begins")
+    end, price = offer.expires_at, offer.price or 0
+    for wrong, name, message in (
+        (not 0 < price <= money.MAX_UNITS, "price", "must be more than nothing"),
+        ((offer.spot_price or 0) > price, "price", "spot costs no more than on demand"),
+        ((offer.min_seconds or 0) > (offer.max_seconds or math.inf), "max_seconds", "is less than min_seconds"),
+        (end is not None and end <= max(now, offer.available_from), "expires_at", "lies before the offer begins"),
+    ):
+        if wrong:
+            raise _field(name, message)
 
 
 def _field(name: str, message: str) -> Invalid:

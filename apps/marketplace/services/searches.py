@@ -28,8 +28,6 @@ def match_changed(limit: int = 1000) -> int:
             searches[search] = Filter(q)
         except DomainError as error:  # a field of then that is no more: its owner sees no matches, the others do
             log.warning("a saved search is not understood any more", search=search, code=error.code)
-    wheres = [on_sale(wanted, wanted.made.sql) for wanted in searches.values()]
+    wheres = [on_sale(wanted, wanted.sql) for wanted in searches.values()]
     values = orjson.dumps([wanted.values for wanted in searches.values()]).decode()
-    return int(
-        db.value("SELECT marketplace_match(%s::uuid[], %s::text[], %s, %s)", (list(searches), wheres, values, limit))
-    )
+    return int(call("marketplace_match", list(searches), wheres, values, limit))

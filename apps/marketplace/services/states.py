@@ -3,7 +3,6 @@
 Whoever changes offers first locks their miner, then the offers by id: a miner's listings never race.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -12,6 +11,7 @@ from aitbc.core import db
 from aitbc.core.errors import Invalid
 from apps.gpu.models import Device, Miner
 from apps.marketplace.models import Offer, OfferDevice, OfferTransition
+from apps.marketplace.selectors.values import version
 
 ACCEPTING = (Miner.State.ONLINE, Miner.State.SUSPECT)
 
@@ -37,7 +37,7 @@ def facts(miner: Miner, devices: Sequence[Device]) -> dict[str, object]:
         "region": miner.region,
         "verified": all(device.verified for device in devices),
         "device_kind": devices[0].kind,
-        "cuda": _least([_version(device.cuda) for device in devices]),
+        "cuda": _least([version(device.cuda) if device.cuda else None for device in devices]),
         "driver": _least([device.driver for device in devices]),
         "tflops": _least([device.tflops for device in devices]),
         "memory_gbps": _least([device.memory_gbps for device in devices]),
@@ -51,12 +51,6 @@ def facts(miner: Miner, devices: Sequence[Device]) -> dict[str, object]:
 def _least(known: Sequence[Any]) -> Any:
     """None as soon as one of the devices has not got it."""
     return None if None in known else min(known)
-
-
-def _version(cuda: str | None) -> int | None:
-    """12.8 as 12008, so that versions compare as numbers."""
-    match = re.match(r"([0-9]{1,4})(?:\.([0-9]{1,3}))?(?![0-9])", cuda or "")
-    return int(match[1]) * 1000 + int(match[2] or 0) if match else None
 
 
 def refresh(offer: Offer) -> None:

@@ -65,20 +65,24 @@ BEGIN
 END $$;
 
 -- The answer as JSON text: {items, next, total, explain}. One process and no compiler: a search is too short for them, and
--- pages cost what memory costs. p_alone and p_others: the filters of p_told, each alone, and all without it; counts end at 1000.
+-- pages cost what memory costs. p_base is what all must hold (true: a filter that speaks of states).
+-- p_parts, told of as p_told (NULL: not asked for): how many fit each alone, and all the others; counts end at 1000.
 CREATE OR REPLACE FUNCTION marketplace_find(
-  p_where text, p_class text, p_values text[], p_listed boolean, p_sort text, p_key text, p_last text, p_limit int, p_count boolean,
-  p_few int, p_walk int, p_told text, p_alone text[], p_others text[]) RETURNS text LANGUAGE plpgsql
+  p_filter text, p_class text, p_values text[], p_base text, p_sort text, p_key text, p_last text, p_limit int, p_count boolean,
+  p_few int, p_walk int, p_told text, p_parts text[]) RETURNS text LANGUAGE plpgsql
   SET jit = off SET max_parallel_workers_per_gather = 0 SET random_page_cost = 1.1 AS $$
 DECLARE way record; cursor_id uuid; items text[]; keys text[]; ids uuid[]; total bigint; fits bigint; without bigint; reasons jsonb[]; next text;
+  p_where text := p_base || ' AND ' || p_filter;
 BEGIN
+  IF p_told IS NOT NULL AND cardinality(p_parts) > 16 THEN
+    PERFORM trading_refuse(422, 'filter.too_many', 'at most 16 filters joined by and are explained', 'q');
+  END IF;
   BEGIN
     cursor_id := p_last::uuid;
-    IF (cursor_id IS NULL) <> (p_key IS NULL) THEN RAISE data_exception; END IF;
   EXCEPTION WHEN data_exception THEN
     PERFORM trading_refuse(422, 'request.cursor', 'this cursor is not one of ours', 'cursor');
   END;
-  way := marketplace_way(p_where, p_class, p_values, p_listed, p_sort, p_key, cursor_id, p_limit + 1, p_few, p_walk);
+  way := marketplace_way(p_where, p_class, p_values, p_base <> 'true', p_sort, p_key, cursor_id, p_limit + 1, p_few, p_walk);
   EXECUTE format('SELECT array_agg(document), array_agg(key), array_agg(id) FROM (%s) x', way.statement)
      INTO items, keys, ids USING p_values, way.classes, p_key, cursor_id;
   IF cardinality(items) > p_limit THEN
@@ -88,9 +92,10 @@ BEGIN
     EXECUTE format('SELECT count(*) FROM marketplace_offer o WHERE %s AND ($2 IS NULL OR o.class_id = ANY ($2))', p_where)
        INTO total USING p_values, way.classes;
   END IF;
-  FOR i IN 1..coalesce(cardinality(p_alone), 0) LOOP
+  FOR i IN 1..CASE WHEN p_told IS NULL THEN 0 ELSE cardinality(p_parts) END LOOP
     EXECUTE format('SELECT (SELECT count(*) FROM (SELECT FROM marketplace_offer o WHERE %s LIMIT 1000) x),
-                           (SELECT count(*) FROM (SELECT FROM marketplace_offer o WHERE %s LIMIT 1000) x)', p_alone[i], p_others[i])
+                           (SELECT count(*) FROM (SELECT FROM marketplace_offer o WHERE %s LIMIT 1000) x)', p_base || ' AND ' || p_parts[i],
+      array_to_string(p_base || p_parts[:i - 1] || p_parts[i + 1:], ' AND '))
        INTO fits, without USING p_values;
     reasons[i] := (p_told::jsonb->(i - 1)) || jsonb_build_object('fits', fits, 'without', without);
   END LOOP;
@@ -112,7 +117,7 @@ END $$;
 
 -- Try searches (p_searches, with their compiled filters and values as JSON) on what changed since the last time -> how many
 -- of whom were told. The changes taken are gone with the transaction that told of them: none is lost or told twice.
-CREATE OR REPLACE FUNCTION marketplace_match(p_searches uuid[], p_wheres text[], p_values jsonb, p_limit int) RETURNS int
+CREATE OR REPLACE FUNCTION marketplace_match(p_searches uuid[], p_wheres text[], p_values text, p_limit int) RETURNS int
 LANGUAGE plpgsql AS $$
 DECLARE offers uuid[]; before jsonb[]; told int := 0; values_of text[];
 BEGIN
@@ -121,7 +126,7 @@ BEGIN
   SELECT array_agg(t.offer_id), coalesce(array_agg(t.before) FILTER (WHERE t.before IS NOT NULL), '{}') INTO offers, before FROM taken t;
   IF offers IS NULL THEN RETURN 0; END IF;
   FOR i IN 1..cardinality(p_searches) LOOP
-    values_of := ARRAY(SELECT jsonb_array_elements_text(p_values->(i - 1)));
+    values_of := ARRAY(SELECT jsonb_array_elements_text(p_values::jsonb->(i - 1)));
     told := told + marketplace_search_tell(p_searches[i], marketplace_newly(p_wheres[i], values_of, offers, before));
   END LOOP;
   RETURN told;

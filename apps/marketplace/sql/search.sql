@@ -15,6 +15,12 @@ ALTER TABLE marketplace_offer
     CASE WHEN tflops > 0 THEN 50 * 0.01 / (0.01 + price::float8 * 3600e-18 / tflops) ELSE 0 END
     + 30 * coalesce(reliability_low, 0) + CASE WHEN verified THEN 20 ELSE 0 END) STORED;
 
+-- NULL is no spot, not reserved, any duration.
+ALTER TABLE marketplace_offer
+  ADD CONSTRAINT offer_spot_at_most_price CHECK (spot_price > 0 AND spot_price <= price),
+  ADD CONSTRAINT offer_reserved_discount CHECK (reserved_discount_bps BETWEEN 1 AND 9999),
+  ADD CONSTRAINT offer_durations_ordered CHECK (min_seconds > 0 AND max_seconds > 0 AND min_seconds <= max_seconds);
+
 -- Classes: the kinds of device on offer, a few dozen rows. A search first finds the classes that can fit, and then walks
 -- each of them in the order wanted: an order by price never passes through all the cheap cards that are too small. The
 -- bounds of what was measured in a class only ever widen, so that hardly any write touches them.
@@ -91,7 +97,20 @@ BEGIN
   RETURN n;
 END $$;
 
--- Saved searches. What an offer was before it changed, kept only while somebody wants to be told: it matches newly when
+-- Saved searches, and the offers that came to match them.
+CREATE TABLE IF NOT EXISTS marketplace_search (
+  id uuid PRIMARY KEY DEFAULT uuidv7(), owner_id uuid NOT NULL REFERENCES accounts_user ON DELETE CASCADE, name varchar(100) NOT NULL,
+  q varchar(4096) NOT NULL, alert boolean NOT NULL, created_at timestamptz NOT NULL DEFAULT clock_timestamp());
+CREATE INDEX IF NOT EXISTS search_of_owner ON marketplace_search (owner_id);
+CREATE INDEX IF NOT EXISTS search_alerts ON marketplace_search (id) WHERE alert;
+CREATE TABLE IF NOT EXISTS marketplace_search_match (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, search_id uuid NOT NULL REFERENCES marketplace_search ON DELETE CASCADE,
+  offer_id uuid NOT NULL REFERENCES marketplace_offer ON DELETE CASCADE, at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  UNIQUE (search_id, offer_id));
+CREATE INDEX IF NOT EXISTS search_match_newest ON marketplace_search_match (search_id, id);
+CREATE INDEX IF NOT EXISTS search_match_of_offer ON marketplace_search_match (offer_id);
+
+-- What an offer was before it changed, kept only while somebody wants to be told: it matches newly when
 -- it fits now and did not fit then.
 CREATE TABLE IF NOT EXISTS marketplace_offer_change (offer_id uuid PRIMARY KEY, before jsonb, at timestamptz NOT NULL DEFAULT clock_timestamp());
 CREATE OR REPLACE FUNCTION marketplace_offer_note() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -107,8 +126,6 @@ CREATE OR REPLACE TRIGGER offer_noted AFTER INSERT ON marketplace_offer FOR EACH
 CREATE OR REPLACE TRIGGER offer_change_noted AFTER UPDATE ON marketplace_offer FOR EACH ROW
   WHEN (OLD.* IS DISTINCT FROM NEW.* AND NEW.state <> 'delisted') EXECUTE FUNCTION marketplace_offer_note();
 
-CREATE INDEX IF NOT EXISTS search_match_newest ON marketplace_search_match (search_id, id);
-
 CREATE OR REPLACE FUNCTION marketplace_search_document(s marketplace_search) RETURNS json LANGUAGE sql STABLE AS $$
   SELECT json_build_object('id', s.id, 'name', s.name, 'q', s.q, 'alert', s.alert, 'created_at', s.created_at)
 $$;
@@ -121,8 +138,7 @@ BEGIN
   IF (SELECT count(*) FROM marketplace_search WHERE owner_id = p_owner) >= 20 THEN
     PERFORM trading_refuse(409, 'search.too_many', 'you keep 20 searches already: delete one first');
   END IF;
-  INSERT INTO marketplace_search (id, owner_id, name, q, alert, created_at)
-  VALUES (uuidv7(), p_owner, p_name, p_q, p_alert, clock_timestamp()) RETURNING * INTO made;
+  INSERT INTO marketplace_search (owner_id, name, q, alert) VALUES (p_owner, p_name, p_q, p_alert) RETURNING * INTO made;
   RETURN marketplace_search_document(made)::text;
 END $$;
 
@@ -134,8 +150,6 @@ $$;
 CREATE OR REPLACE FUNCTION marketplace_search_delete(p_owner uuid, p_search uuid) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE gone marketplace_search;
 BEGIN
-  PERFORM 1 FROM marketplace_search WHERE id = p_search AND owner_id = p_owner FOR UPDATE;
-  DELETE FROM marketplace_search_match WHERE search_id = (SELECT id FROM marketplace_search WHERE id = p_search AND owner_id = p_owner);
   DELETE FROM marketplace_search WHERE id = p_search AND owner_id = p_owner RETURNING * INTO gone;
   IF gone.id IS NULL THEN PERFORM trading_refuse(404, 'search.unknown', 'you keep no such search'); END IF;
   RETURN marketplace_search_document(gone)::text;
@@ -166,8 +180,8 @@ BEGIN
   SELECT * INTO s FROM marketplace_search WHERE id = p_search FOR KEY SHARE;
   IF NOT FOUND THEN RETURN 0; END IF;
   WITH fresh AS (
-    INSERT INTO marketplace_search_match (search_id, offer_id, at)
-    SELECT s.id, o, clock_timestamp() FROM unnest(p_offers) o ORDER BY o ON CONFLICT DO NOTHING RETURNING offer_id),
+    INSERT INTO marketplace_search_match (search_id, offer_id)
+    SELECT s.id, o FROM unnest(p_offers) o ORDER BY o ON CONFLICT DO NOTHING RETURNING offer_id),
   told AS (
     SELECT webhooks_tell('search.matched', 'search:' || s.id, ARRAY[s.owner_id], jsonb_build_object(
              'search', jsonb_build_object('id', s.id, 'name', s.name), 'offer', marketplace_offer_document(o)::jsonb))

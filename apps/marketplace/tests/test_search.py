@@ -18,6 +18,7 @@ from aitbc.core.testing.cast import AIT
 from apps.gpu.models import Occupancy
 from apps.marketplace.models import Offer, OfferDevice
 from apps.marketplace.selectors import offers as selectors
+from apps.marketplace.tasks import sweep
 from apps.marketplace.tests.conftest import OFFERS, add_device, card, read
 from apps.marketplace.tests.expressions import KINDS, MODELS, expressions, make, some_offers
 
@@ -190,22 +191,20 @@ def test_the_score_is_the_published_formula(mike):
 
 
 def test_an_offer_is_gone_from_search_at_its_end_and_withdrawn_by_the_sweep(mike, offer_of):
-    from apps.marketplace.tasks import expire_offers
-
     soon = database_now() + timedelta(hours=1)
     offer = offer_of(mike, expires_at=soon.isoformat())
     assert read(Client().get(OFFERS))["items"] == [offer]
-    assert expire_offers() == 0
+    assert sweep()["expired"] == 0
 
     Offer.objects.update(expires_at=database_now() - timedelta(seconds=1))
 
     assert read(Client().get(OFFERS))["items"] == []
-    assert expire_offers() == 1
+    assert sweep()["expired"] == 1
     gone = Offer.objects.get()
     assert (gone.state, gone.reason) == ("delisted", "expired")
     last = gone.transitions.order_by("id").last()
     assert (last.before, last.after, last.reason, last.by) == ("listed", "delisted", "expired", None)
-    assert expire_offers() == 0
+    assert sweep()["expired"] == 0
 
 
 def test_an_occupied_offer_is_not_available(mike, offer_of):

@@ -7,6 +7,9 @@ from django.core.management.base import BaseCommand, CommandError
 from aitbc.core.errors import DomainError
 from apps.marketplace.selectors.offers import Order, search
 
+_OFFER = "{id}  {price[on_demand][amount]} AIT/s  {score}  {device_count} x {model}, {memory_gb} GB, {region}"
+_REASON = "{filter}: {fits} fit it alone, {without} all others"
+
 
 class Command(BaseCommand):
     help = "Search the market in the filter language, as GET /v1/marketplace/offers does: docs/search.md."
@@ -18,18 +21,13 @@ class Command(BaseCommand):
         parser.add_argument("--explain", action="store_true", help="how many offers each filter leaves")
         parser.add_argument("--json", action="store_true", help="print the API's answer, with the exact count")
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        wanted = {name: options[name] for name in ("q", "sort", "limit", "explain")}
+    def handle(self, *args: Any, **told: Any) -> None:
+        wanted = {name: told[name] for name in ("q", "sort", "limit", "explain")}
         try:
-            text = search(**wanted, cursor=None, count=options["json"])
+            text = search(**wanted, cursor=None, count=told["json"])
         except DomainError as error:
             raise CommandError(f"{error.message} ({error.code})") from error
-        self.stdout.write(text) if options["json"] else self._show(orjson.loads(text))
-
-    def _show(self, page: dict[str, Any]) -> None:
-        for o in page["items"]:
-            price, much = o["price"]["on_demand"], f"{o['device_count']} x {o['model']}, {o['memory_gb']} GB"
-            self.stdout.write(f"{o['id']}  {price['amount']} {price['asset']}/s  {much}, {o['region']}, {o['score']}")
-        for one in page["explain"] or ():
-            self.stdout.write(f"{one['filter']}: {one['fits']} fit it alone, {one['without']} fit all the others")
-        self.stdout.write(f"{len(page['items'])} offers{' and more' if page['next'] else ''}")
+        page = {} if told["json"] else orjson.loads(text)
+        lines = [_OFFER.format(**offer) for offer in page.get("items", ())]
+        lines += [_REASON.format(**reason) for reason in page.get("explain") or ()]
+        self.stdout.write(text if told["json"] else "\n".join(lines))
