@@ -7,7 +7,7 @@ from aitbc.core.parser import OrjsonParser
 from aitbc.core.schema import MachineApi
 from aitbc.webhooks import api as webhooks
 from apps.gpu.api import artifacts, devices, disputes, evidence, jobs, miners, receipts, trust, uploads
-from apps.marketplace.api import licences, offers, orders, pricing, reputation
+from apps.marketplace.api import licences, offers, orders, pricing, reputation, searches
 from apps.trading.api import accounts, deposits, payments, payouts, settlements, streams, withdrawals
 
 api = MachineApi(
@@ -36,6 +36,7 @@ for prefix, router in (
     ("/reputation", reputation.router),
     ("/marketplace", pricing.router),
     ("/regions", pricing.regions),
+    ("/marketplace/searches", searches.router),
     ("", accounts.router),
     ("", payments.router),
     ("", deposits.router),

@@ -27,6 +27,7 @@ app.conf.beat_schedule = {
     "gpu.keep": {"task": "gpu.keep", "schedule": 3600.0},
     "gpu.challenge": {"task": "gpu.challenge", "schedule": 60.0},
     "gpu.rate": {"task": "gpu.rate", "schedule": 300.0},
+    "marketplace.sweep": {"task": "marketplace.sweep", "schedule": 5.0},
     "trading.mature": {"task": "trading.mature", "schedule": 5.0},
     "trading.expire_holds": {"task": "trading.expire_holds", "schedule": 5.0},
     "trading.checkpoint": {"task": "trading.checkpoint", "schedule": 3600.0},

@@ -14,7 +14,7 @@ class MarketplaceConfig(AppConfig):
         from apps.marketplace.selectors import terms
         from apps.marketplace.services import offers
 
-        events.declare("jobs:read", *(f"order.{state}" for state in Order.State))
+        events.declare("jobs:read", "search.matched", *(f"order.{state}" for state in Order.State))
         ports.subscribe("seed", offers.seed)
         ports.provide("offer.terms", terms.offer_terms)
         ports.provide("artifact.licences", terms.licensed)

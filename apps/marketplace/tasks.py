@@ -7,7 +7,7 @@ from celery import shared_task
 from aitbc.core import db
 from aitbc.core.tasks import RETRY_UNAVAILABLE
 from apps.gpu.services import reexecution
-from apps.marketplace.services import offers, orders, timing
+from apps.marketplace.services import offers, orders, searches, timing
 from apps.trading.services.escrow import call
 
 
@@ -45,3 +45,9 @@ def watch(limit: int = 1000) -> int:
     for offer, rule in db.rows("SELECT * FROM offers_banned(%s)", (limit,)):
         offers.suspend_offer(offer_id=offer, by=None, note=f"rule {rule}")
     return int(call("market_watch", timing.p95("search")))
+
+
+@shared_task(name="marketplace.sweep", **RETRY_UNAVAILABLE)
+def sweep(limit: int = 1000) -> dict[str, int]:
+    """Withdraw offers whose time is over (no search shows them any more), and tell of offers that newly match."""
+    return {"expired": db.value("SELECT marketplace_expire(%s)", (limit,)), "told": searches.match_changed(limit)}

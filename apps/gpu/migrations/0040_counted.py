@@ -10,7 +10,7 @@ SQL = Path(__file__).resolve().parents[1] / "sql"
 class Migration(migrations.Migration):
     """Results carry the units that the platform counted."""
 
-    dependencies = [("gpu", "0009_occupancy")]
+    dependencies = [("gpu", "0033_sweeps")]
     operations = [
         run_file(SQL / "counted.sql"),
         migrations.RunSQL("DROP TYPE gpu_submission; DROP TYPE gpu_completion", migrations.RunSQL.noop),

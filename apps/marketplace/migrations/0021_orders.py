@@ -9,7 +9,7 @@ import aitbc.core.fields
 class Migration(migrations.Migration):
     dependencies = [
         ("gpu", "0009_occupancy"),
-        ("marketplace", "0020_offer_terms"),
+        ("marketplace", "0010_search"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -2,10 +2,8 @@
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
-from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import Q
-from django.db.models.functions import Lower
 
 from aitbc.core.fields import AmountField
 from aitbc.core.ids import uuid7
@@ -20,7 +18,10 @@ def owned_by(seller: Principal, prefix: str = "") -> Q:
 
 
 class Offer(models.Model):
-    """Devices of one miner at a price. Model, memory, region and `verified` are copies for the search."""
+    """Devices of one miner at a price, with copies of what is known of them: the search reads one table.
+
+    sql/search.sql adds what is computed from a row alone (price per TFLOPS, score ...), rules and indexes.
+    """
 
     class State(models.TextChoices):
         LISTED = "listed", "Listed: jobs may name it"
@@ -38,9 +39,10 @@ class Offer(models.Model):
         HARDWARE_CHANGED = "hardware_changed", "the devices are no longer of the model that was listed"
         HARDWARE_DOUBTED = "hardware_doubted", "its hardware did not prove to be what it claims"
         KINDS_GONE = "kinds_gone", "its miner no longer runs all of these kinds"
+        EXPIRED = "expired", "its time was over"
 
     # Paused for one of these, an offer comes back by itself when the reason is gone.
-    PASSING = {*Reason} - {Reason.SELLER, Reason.PLATFORM}
+    PASSING = {*Reason} - {Reason.SELLER, Reason.PLATFORM, Reason.EXPIRED}
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     miner = models.ForeignKey("gpu.Miner", on_delete=models.PROTECT, related_name="offers")
@@ -52,10 +54,6 @@ class Offer(models.Model):
     memory_mb = models.PositiveIntegerField(help_text="Of the smallest device.")
     price = AmountField(help_text="On demand, smallest units of the asset per device second.")
     asset = models.CharField(max_length=12, default="AIT")
-    spot_price = AmountField(null=True, help_text="Least bid per device second; null: not sold as spot.")
-    min_seconds = models.PositiveIntegerField(null=True)
-    max_seconds = models.PositiveIntegerField(null=True)
-    reserved_discount_bps = models.PositiveSmallIntegerField(null=True, help_text="Null: not sold in advance.")
     sla_bps = models.PositiveSmallIntegerField(null=True, help_text="Promised availability; null: no SLA.")
     sla_only = models.BooleanField(default=False, help_text="Not sold while the bond does not cover it.")
     region = models.CharField(max_length=40)
@@ -64,19 +62,30 @@ class Offer(models.Model):
     reason = models.CharField(max_length=20, choices=Reason, blank=True, help_text="Why it is not listed.")
     verified = models.BooleanField(help_text="All devices passed the platform's hardware challenge.")
     available_from = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True, help_text="Withdrawn then, and not found any more.")
+    spot_price = AmountField(null=True, help_text="Least for a bid, as the price; null: not sold as spot.")
+    reserved_discount_bps = models.PositiveSmallIntegerField(null=True, help_text="Null: not sold as reserved.")
+    min_seconds = models.PositiveIntegerField(null=True)
+    max_seconds = models.PositiveIntegerField(null=True)
+    # Copies; null is what nobody knows. Of several devices the least, as with the memory.
+    device_kind = models.CharField(max_length=4, null=True)
+    cuda = models.PositiveIntegerField(null=True, help_text="1000 times the major version, plus the minor one.")
+    driver = models.CharField(max_length=40, null=True)
+    tflops = models.FloatField(null=True)
+    memory_gbps = models.FloatField(null=True)
+    dl_score = models.FloatField(null=True)
+    reliability = models.FloatField(null=True)
+    reliability_low = models.FloatField(null=True)
+    reliability_high = models.FloatField(null=True)
+    reliability_samples = models.PositiveIntegerField(null=True)
+    concurrency = models.PositiveSmallIntegerField(null=True)
+    sandbox = models.CharField(max_length=20, null=True)
+    first_party = models.BooleanField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
         ordering = ("-id",)
-        indexes = [
-            models.Index("state", "price", "id", name="offer_by_price"),
-            models.Index("state", "memory_mb", "id", name="offer_by_memory"),
-            models.Index("state", Lower("model"), "price", "id", name="offer_by_model"),
-            models.Index("state", "region", "price", "id", name="offer_by_region"),
-            models.Index("state", "verified", "price", "id", name="offer_by_verified"),
-            GinIndex(fields=["kinds"], name="offer_by_kind"),
-        ]
         constraints = [
             models.CheckConstraint(condition=Q(price__gt=0), name="offer_price_positive"),
             models.CheckConstraint(condition=Q(device_count__gt=0), name="offer_has_devices"),

@@ -24,7 +24,8 @@ def offer_terms(offer_id: UUID) -> Terms:
     The miner's own state is read too: events tell the offer of it only a moment later.
     """
     found = db.row(
-        """SELECT o.miner_id, o.price, o.kinds, o.state, o.reason, o.available_from <= clock_timestamp(),
+        """SELECT o.miner_id, o.price, o.kinds, o.state, o.reason, o.available_from <= clock_timestamp()
+                  AND o.expires_at > clock_timestamp() IS NOT FALSE,
                   m.state IN ('online', 'suspect')
              FROM marketplace_offer o JOIN gpu_miner m ON m.id = o.miner_id WHERE o.id = %s""",
         (offer_id,),
@@ -35,7 +36,7 @@ def offer_terms(offer_id: UUID) -> Terms:
     if state != Offer.State.LISTED:
         raise _not_available(f"the offer is {state}: {Offer.Reason(reason).label}")
     if not begun:
-        raise _not_available("the offer begins later, see its available_from")
+        raise _not_available("the offer begins later or is over, see its available_from and expires_at")
     if not accepting:
         raise _not_available(f"the offer's miner takes no work now: {Offer.Reason.MINER_LEFT.label}")
     return Terms(miner, int(price), tuple(kinds))

@@ -1,7 +1,8 @@
 """Listing, changing and withdrawing offers; each only by the seller of its miner, or by the platform."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -20,15 +21,27 @@ FURTHEST = timedelta(days=366)
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """None leaves what is, 0 takes it away; `spot_price` in smallest units per device second."""
+
+    spot_price: int | None = None
+    reserved_discount_bps: int | None = None
+    min_seconds: int | None = None
+    max_seconds: int | None = None
+    available_from: datetime | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NewOffer:
     """`price` is a decimal string per device second. Without devices or kinds: all that the miner has.
     `sla`: promised availability in basis points, and whether it is sold with it only."""
 
     price: str
+    terms: Terms = Terms()
     miner_id: UUID | None = None
     devices: Sequence[UUID] = ()
     kinds: Sequence[str] = ()
-    available_from: datetime | None = None
     sla: tuple[int, bool] | None = None
 
 
@@ -37,8 +50,8 @@ class OfferChange:
     """None leaves a value as it is; `state` is listed or paused."""
 
     price: str | None = None
+    terms: Terms = Terms()
     kinds: Sequence[str] | None = None
-    available_from: datetime | None = None
     state: str | None = None
     sla: tuple[int, bool] | None = None
 
@@ -56,13 +69,14 @@ def list_offer(*, seller: Principal, offer: NewOffer) -> Offer:
     devices = _devices(miner, offer.devices)
     listed = Offer(
         miner=miner,
-        price=_price(offer.price),
+        price=0,
         kinds=_kinds(miner, offer.kinds or miner.kinds),
-        available_from=_moment(offer.available_from),
+        available_from=clock.database_now(),
         sla_bps=offer.sla[0] if offer.sla else None,
         sla_only=bool(offer.sla and offer.sla[1]),
         **states.facts(miner, devices),
     )
+    _agree(listed, offer.price, offer.terms)
     if absence := states.absent(miner):
         raise _obstructed(absence)
     if states.doubt(devices):
@@ -82,15 +96,12 @@ def change_offer(*, seller: Principal, offer_id: UUID, change: OfferChange) -> O
     offer = _locked(offer_id, seller)
     if offer.state in (Offer.State.DELISTED, Offer.State.SUSPENDED):
         raise Conflict(f"offer.{offer.state}", f"this offer is {offer.state} and cannot be changed")
-    if change.price is not None:
-        offer.price = _price(change.price)
+    changed = _agree(offer, change.price, change.terms)
     if change.kinds is not None:
         offer.kinds = _kinds(offer.miner, change.kinds)
-    if change.available_from is not None:
-        offer.available_from = _moment(change.available_from)
     if change.sla is not None:
         offer.sla_bps, offer.sla_only = change.sla
-    offer.save(update_fields=["price", "kinds", "available_from", "sla_bps", "sla_only", "updated_at"])
+    offer.save(update_fields=[*changed, "kinds", "sla_bps", "sla_only", "updated_at"])
     if change.state == Offer.State.PAUSED:
         states.move(offer, Offer.State.PAUSED, Offer.Reason.SELLER, by=seller.user_id)
     elif change.state == Offer.State.LISTED:
@@ -176,18 +187,30 @@ def _kinds(miner: Miner, wanted: Sequence[str]) -> list[str]:
     return sorted(set(wanted))
 
 
-def _price(amount: str) -> int:
-    price = money.units(amount, 18)
-    if not 0 < price <= money.MAX_UNITS:
-        raise _field("price", "must be more than nothing")
-    return price
-
-
-def _moment(wanted: datetime | None) -> datetime:
+def _agree(offer: Offer, price: str | None, terms: Terms) -> list[str]:
+    """Put what the seller said into the offer -> the names of what he said."""
+    said = {name: value for name, value in asdict(terms).items() if value is not None}
+    if price is not None:
+        said["price"] = money.units(price, 18)
     now = clock.database_now()
-    if wanted is not None and wanted > now + FURTHEST:
-        raise _field("available_from", "lies more than a year ahead")
-    return max(wanted or now, now)
+    for name, value in said.items():
+        if isinstance(value, datetime) and value > now + FURTHEST:
+            raise _field(name, "lies more than a year ahead")
+        setattr(offer, name, max(value, now) if name == "available_from" else value or None)
+    _check(offer, now)
+    return list(said)
+
+
+def _check(offer: Offer, now: datetime) -> None:
+    end, price = offer.expires_at, offer.price or 0
+    for wrong, name, message in (
+        (not 0 < price <= money.MAX_UNITS, "price", "must be more than nothing"),
+        ((offer.spot_price or 0) > price, "price", "spot costs no more than on demand"),
+        ((offer.min_seconds or 0) > (offer.max_seconds or math.inf), "max_seconds", "is less than min_seconds"),
+        (end is not None and end <= max(now, offer.available_from), "expires_at", "lies before the offer begins"),
+    ):
+        if wrong:
+            raise _field(name, message)
 
 
 def _field(name: str, message: str) -> Invalid:

@@ -4,13 +4,16 @@ Whoever changes offers first locks their miner, then the offers by id: a miner's
 """
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from aitbc.core import db
 from aitbc.core.errors import Invalid
 from apps.gpu.models import Device, Miner
 from apps.marketplace.models import Offer, OfferDevice, OfferTransition
+from apps.marketplace.selectors.values import version
 
+RELIABILITY = ("reliability", "reliability_low", "reliability_high", "reliability_samples")
 ACCEPTING = (Miner.State.ONLINE, Miner.State.SUSPECT)
 
 
@@ -34,7 +37,22 @@ def facts(miner: Miner, devices: Sequence[Device]) -> dict[str, object]:
         "memory_mb": min(device.memory_mb for device in devices),
         "region": miner.region,
         "verified": all(device.verified for device in devices),
+        "device_kind": devices[0].kind,
+        "cuda": _least([version(device.cuda) if device.cuda else None for device in devices]),
+        "driver": _least([device.driver for device in devices]),
+        "tflops": _least([device.tflops for device in devices]),
+        "memory_gbps": _least([device.memory_gbps for device in devices]),
+        "dl_score": _least([device.dl_score for device in devices]),
+        **{name: getattr(miner, name) for name in RELIABILITY},  # later ones arrive by sql/reliability.sql
+        "concurrency": miner.concurrency,
+        "sandbox": miner.sandbox,
+        "first_party": miner.first_party,
     }
+
+
+def _least(known: Sequence[Any]) -> Any:
+    """None as soon as one of the devices has not got it."""
+    return None if None in known else min(known)
 
 
 def refresh(offer: Offer) -> None:

@@ -49,11 +49,16 @@ def test_a_listed_offer_shows_what_the_miner_registered_and_null_for_what_nobody
         "device_count": 1,
         "memory_gb": 141,
         "sla": None,
-        "price": {"on_demand": {"amount": "0.0005", "asset": "AIT"}, "spot": None},
+        "price": {"on_demand": {"amount": "0.0005", "asset": "AIT"}, "spot": None, "reserved": None},
         "region": "eu",
         "kinds": ["bench.matmul"],
         "reliability": None,
         "dl_score": None,
+        "score": 0,
+        "reserved_discount_bps": None,
+        "min_seconds": None,
+        "max_seconds": None,
+        "expires_at": None,
         "verified": False,
         "state": "listed",
         "reason": None,
@@ -65,7 +70,7 @@ def test_anybody_reads_an_offer_and_the_list_without_a_key(mike, offer_of):
     offer = offer_of(mike)
 
     assert read(Client().get(f"{OFFERS}/{offer['id']}")) == offer
-    assert read(Client().get(OFFERS)) == {"items": [offer], "next": None, "total": None}
+    assert read(Client().get(OFFERS)) == {"items": [offer], "next": None, "total": None, "explain": None}
     assert read(Client().get(f"{OFFERS}/{uuid4()}"), 404)["code"] == "offer.unknown"
 
 
@@ -229,7 +234,7 @@ def test_price_kinds_and_begin_can_be_changed_and_the_rest_stays(mike, offer_of)
     shown = read(mike.patch(f"{OFFERS}/{offer['id']}", body))
 
     assert shown == offer | {
-        "price": {"on_demand": {"amount": "0.25", "asset": "AIT"}, "spot": None},
+        "price": {"on_demand": {"amount": "0.25", "asset": "AIT"}, "spot": None, "reserved": None},
         "kinds": ["vision.ocr"],
     }
     assert read(mike.patch(f"{OFFERS}/{offer['id']}", {})) == shown
@@ -244,3 +249,57 @@ def test_a_wrong_change_is_refused_whole(mike, offer_of):
     read(mike.patch(path, {"model": "NVIDIA B200"}), 422)
 
     assert read(Client().get(path)) == offer
+
+
+TERMS = {
+    "price": price("0.001") | {"spot": {"amount": "0.0004", "asset": "AIT"}, "reserved_discount_bps": 3333},
+    "min_seconds": 60,
+    "max_seconds": 7200,
+}
+
+
+def test_terms_are_listed_changed_and_taken_away(mike, offer_of):
+    end = (datetime.now(UTC) + timedelta(days=3)).isoformat()
+    shown = read(mike.post(OFFERS, {**TERMS, "expires_at": end}), 201)
+
+    assert shown["price"] == {
+        "on_demand": {"amount": "0.001", "asset": "AIT"},
+        "spot": {"amount": "0.0004", "asset": "AIT"},
+        "reserved": {"amount": "0.0006667", "asset": "AIT"},
+    }
+    assert (shown["min_seconds"], shown["max_seconds"], shown["reserved_discount_bps"]) == (60, 7200, 3333)
+    assert datetime.fromisoformat(shown["expires_at"]) == datetime.fromisoformat(end)
+
+    one = f"{OFFERS}/{shown['id']}"
+    changed = read(mike.patch(one, {"price": {"spot": {"amount": "0.0005"}}, "max_seconds": 0}))
+    assert changed == shown | {
+        "price": shown["price"] | {"spot": {"amount": "0.0005", "asset": "AIT"}}, "max_seconds": None
+    }  # fmt: skip
+
+    none = read(mike.patch(one, {"price": {"spot": {"amount": "0"}, "reserved_discount_bps": 0}, "min_seconds": 0}))
+    assert none["price"] == {"on_demand": {"amount": "0.001", "asset": "AIT"}, "spot": None, "reserved": None}
+    assert none["min_seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"price": {"spot": {"amount": "0.0011"}}}, "price"),
+        ({"price": {"on_demand": {"amount": "0.0003"}}}, "price"),
+        ({"price": {"on_demand": {"amount": "0"}}}, "price"),
+        ({"price": {"reserved_discount_bps": 10_000}}, "reserved_discount_bps"),
+        ({"min_seconds": 7201}, "max_seconds"),
+        ({"max_seconds": 59}, "max_seconds"),
+        ({"min_seconds": -1}, "min_seconds"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
+        ({"expires_at": "2420-01-01T00:00:00Z"}, "expires_at"),
+        ({"expires_at": "2026-01-01T00:00:00"}, "expires_at"),
+    ],
+)
+def test_terms_that_contradict_each_other_are_refused_and_change_nothing(mike, change, field):
+    offer = read(mike.post(OFFERS, TERMS), 201)
+
+    problem = read(mike.patch(f"{OFFERS}/{offer['id']}", change), 422)
+
+    assert field in [part for error in problem["errors"] for part in error["loc"]]
+    assert read(Client().get(f"{OFFERS}/{offer['id']}")) == offer
