@@ -39,6 +39,11 @@ class JobIn(Strict):
     id: UUID | None = Field(None, description="Client-made UUID version 7.")
 
 
+class ServiceIn(Strict):
+    input: dict[str, Any]
+    max_price: MoneyIn | None = Field(None, description="Without it, the price in the catalogue.")
+
+
 class BatchIn(Strict):
     jobs: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=100)]
 
