@@ -14,6 +14,7 @@ METHODS = ("get", "post", "put", "patch", "delete")
 # The published document itself, and what ninja mounts to serve it.
 UNDOCUMENTED = {"/v1/", "/v1/openapi.json", "/api/schema/"}
 PUBLIC = {
+    "/v1/services",
     "/v1/receipts/verify",
     "/v1/marketplace/assets",
     "/v1/marketplace/offers",

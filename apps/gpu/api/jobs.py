@@ -14,9 +14,20 @@ from aitbc.core.errors import DomainError
 from aitbc.core.http import from_validation, problem
 from aitbc.core.idempotency import json_response
 from aitbc.core.schema import cursor_parameter, errors
-from apps.gpu.api.schemas import BatchIn, BatchOut, JobIn, JobList, JobOut, ReceiptOut, ResultList, ResultOut, State
+from apps.gpu.api.schemas import (
+    BatchIn,
+    BatchOut,
+    JobIn,
+    JobList,
+    JobOut,
+    ReceiptOut,
+    ResultList,
+    ResultOut,
+    ServiceIn,
+    State,
+)
 from apps.gpu.selectors import jobs as selectors
-from apps.gpu.services import cancellation, submission
+from apps.gpu.services import cancellation, submission, typed
 from apps.gpu.services.submission import Order
 
 router = Router(tags=["jobs"])
@@ -27,9 +38,27 @@ read, write = ApiKey("jobs:read"), ApiKey("jobs:write")
 def submit_job(request: HttpRequest, body: JobIn) -> HttpResponse:
     """Holds `max_price` in escrow and queues the job, both or neither. A repeat of a job's `id` with the
     same content answers 200 with that job."""
+    return _submitted(request, order_of(body))
+
+
+@router.get("/services", auth=None, response={200: dict[str, Any]} | errors(503), summary="Typed services")
+def list_services(request: HttpRequest) -> dict[str, Any]:
+    """Public. `price` is that of `seconds` on the cheapest miner that runs the service now, null without one."""
+    return {"items": typed.catalogue(), "next": None}
+
+
+@router.post(
+    "/services/{name}", auth=write, response={200: JobOut, 201: JobOut} | errors(403, 404, 409), summary="Use a service"
+)
+def use_service(request: HttpRequest, name: str, body: ServiceIn) -> HttpResponse:
+    """A job of the service's kind, made from checked words alone; it never costs more than its price."""
+    return _submitted(request, typed.order_of(name, body.input, body.max_price.amount if body.max_price else None))
+
+
+def _submitted(request: HttpRequest, order: Order) -> HttpResponse:
     key = idempotency.read_key(request)
     digest = idempotency.digest(request) if key is not None else None
-    state, document = submission.submit(client=caller(request).user_id, order=order_of(body), key=key, digest=digest)
+    state, document = submission.submit(client=caller(request).user_id, order=order, key=key, digest=digest)
     idempotency.refuse(state)
     if state == "replay":
         return idempotency.replayed(document, 201)

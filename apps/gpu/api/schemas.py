@@ -42,6 +42,11 @@ class JobIn(Strict):
     purpose: Literal["commercial", "research", "education"] = Field("commercial", description="For licensed artifacts.")
 
 
+class ServiceIn(Strict):
+    input: dict[str, Any]
+    max_price: MoneyIn | None = Field(None, description="Without it, the price in the catalogue.")
+
+
 class BatchIn(Strict):
     jobs: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=100)]
 
