@@ -8,7 +8,7 @@ from aitbc.core.sql import run_file
 class Migration(migrations.Migration):
     """A lease fixes the fee of its provider's level, which also limits the jobs that a miner holds."""
 
-    dependencies = [("gpu", "0040_counted")]
+    dependencies = [("gpu", "0041_typed")]
     operations = [
         migrations.RunSQL("DROP TYPE gpu_submission; DROP TYPE gpu_completion", migrations.RunSQL.noop),
         run_file(Path(__file__).resolve().parents[1] / "sql" / "jobs.sql"),

@@ -43,7 +43,7 @@ def facts(miner: Miner, devices: Sequence[Device]) -> dict[str, object]:
         "tflops": _least([device.tflops for device in devices]),
         "memory_gbps": _least([device.memory_gbps for device in devices]),
         "dl_score": _least([device.dl_score for device in devices]),
-        **{name: getattr(miner, name) for name in RELIABILITY},  # later ones arrive by sql/reliability.sql
+        **{name: getattr(miner, name) for name in RELIABILITY},
         "concurrency": miner.concurrency,
         "sandbox": miner.sandbox,
         "first_party": miner.first_party,

@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("marketplace", "0066_scores")]
+    dependencies = [("marketplace", "0061_licences")]
 
     operations = [
         migrations.AlterField(
