@@ -19,6 +19,10 @@ PUBLIC = {
     "/v1/marketplace/offers/{}",
     "/v1/reserves",
     "/v1/liabilities",
+    "/v1/miners/ranking",
+    "/v1/miners/{}/reliability",
+    "/v1/miners/{}/heartbeats",
+    "/v1/gpu/catalogue",
     "/api/accounts/parameters",
 }
 
