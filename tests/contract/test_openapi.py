@@ -32,6 +32,10 @@ PUBLIC = {
     "/v1/regions",
     "/v1/reserves",
     "/v1/liabilities",
+    "/v1/miners/ranking",
+    "/v1/miners/{}/reliability",
+    "/v1/miners/{}/heartbeats",
+    "/v1/gpu/catalogue",
     "/api/accounts/parameters",
 }
 

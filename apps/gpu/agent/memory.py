@@ -91,8 +91,11 @@ def _host(values: Any) -> Any:
 
 def _products(memory: Any, key: bytes, group: int) -> Any:
     """Of every row with the vector of `key`, by blocks."""
-    x = _vector(key)[0] if hasattr(memory, "tobytes") else memory.new_tensor(_vector(key)[0])
-    return [_host((block * x).sum(1)) for block in memory.reshape(-1, group, WORDS)]
+    x = _vector(key)[0]
+    if hasattr(memory, "tobytes"):
+        return (memory @ x).reshape(-1, group)
+    there = memory.new_tensor(x)
+    return [_host((block * there).sum(1)) for block in memory.split(group)]
 
 
 def prove(spec: Spec, context: Context) -> list[dict[str, Any]]:

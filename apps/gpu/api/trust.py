@@ -13,6 +13,7 @@ from aitbc.core.errors import NotFound
 from aitbc.core.idempotency import json_response
 from aitbc.core.pagination import decode, encode
 from aitbc.core.schema import cursor_parameter, errors
+from apps.gpu.models import Miner
 
 router = Router(tags=["miners"], auth=None)
 READ_MS = 250
@@ -52,12 +53,14 @@ def get_reliability(request: HttpRequest, miner_id: UUID) -> HttpResponse:
     raise NotFound("miner.unknown", "there is no such miner")
 
 
-@router.get("/miners/{uuid:miner_id}/heartbeats", response={200: Page} | errors(), summary="A signed log")
+@router.get("/miners/{uuid:miner_id}/heartbeats", response={200: Page} | errors(404), summary="A signed log")
 def get_heartbeats(
     request: HttpRequest, miner_id: UUID, day: dt.date, signed: bool = False,
     cursor: str | None = cursor_parameter(), limit: int = Query(200, ge=1, le=1000),
 ) -> HttpResponse:  # fmt: skip
     """`head` is the EIP-712 struct hash of `Heartbeat{miner, sequence, previous, body}`, signed each minute."""
+    if not Miner.objects.filter(pk=miner_id).exists():
+        raise NotFound("miner.unknown", "there is no such miner")
     return _page("SELECT * FROM gpu_heartbeats(%s, %s, %s, %s, %s)", (miner_id, day, signed), cursor, limit)
 
 

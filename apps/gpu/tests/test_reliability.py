@@ -323,7 +323,9 @@ def test_signed_minutes_alone_and_strange_cursors(mike):
     assert {i["signature"] is not None for i in read(mike.get(f"{path}{day}&signed=true"))["items"]} <= {True}
     refused(mike.get(f"{path}{day}&cursor=nonsense"), 422, "request.cursor")
     refused(mike.get(f"{path}never"), 422, "request.invalid")
-    refused(mike.get("/v1/miners/00000000-0000-7000-8000-000000000000/reliability"), 404, "miner.unknown")
+    nobody = "/v1/miners/00000000-0000-7000-8000-000000000000"
+    refused(mike.get(f"{nobody}/reliability"), 404, "miner.unknown")
+    refused(mike.get(f"{nobody}/heartbeats?day={day}"), 404, "miner.unknown")
 
 
 def test_miners_are_ranked_with_the_parts_of_their_score(alice, mike, nora):
