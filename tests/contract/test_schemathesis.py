@@ -9,6 +9,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
@@ -25,7 +26,7 @@ from aitbc.core.ids import uuid7
 from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT, MATMUL_OUTPUT, job_body
 from apps.gpu.models import Challenge, Device, Miner, QueuedJob
-from apps.gpu.services import challenges
+from apps.gpu.services import challenges, health, uploads
 from apps.trading.services import streams
 
 pytestmark = [
@@ -38,6 +39,7 @@ SEED = int(os.environ.get("SCHEMATHESIS_SEED", "2026"))
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "10"))
 PROBLEM_JSON = "application/problem+json"
 load_all_checks()
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 CONFORMANCE = CHECKS.get_by_names(
     ["status_code_conformance", "content_type_conformance", "response_schema_conformance"]
 )
@@ -79,6 +81,10 @@ class World:
         terms = {"owner": self.miner.id, "payees": {self.payee: 10**12}, "deposit": AIT // 1000}
         self.ids["stream_id"] = [orjson.loads(streams.open_stream(**terms))["id"] for _ in range(2)]
         self.ids["payment_id"] = [job["payment"]["id"] for job in submitted]
+        self.ids["upload_id"] = [
+            orjson.loads(uploads.open_upload(owner=self.miner.id, sha256="ab" * 32, size=100))["id"] for _ in range(2)
+        ]
+        self.ids["device_id"] = [str(pk) for pk in Device.objects.values_list("pk", flat=True)]
         self.ids["job_id"] = [lease["id"] for lease in leases] + [job["id"] for job in submitted]
         return self.ids["job_id"]
 
@@ -190,8 +196,10 @@ def _reason(error: BaseException) -> str:
 
 
 @pytest.fixture
-def world(committed_db, settings, tmp_path):
+def world(committed_db, settings, tmp_path, monkeypatch):
     settings.ARTIFACTS_DIR = tmp_path
+    monkeypatch.setattr(health, "WAIT_SECONDS", 0.0)  # there is no worker to wait for
+    monkeypatch.setattr(health, "current_app", SimpleNamespace(send_task=lambda *_, **__: None))
     return World()
 
 
