@@ -28,9 +28,9 @@ def search(*, q: str, sort: Order, cursor: str | None, limit: int, count: bool, 
     top-level filter how many fit it alone, and how many would fit without it. Unavailable past 250 ms."""
     wanted, key = Filter(q), decode(cursor, 3)
     after = (str(key[1]), str(key[2])) if key else (None, None)
-    if key and key[0] != sort:
+    if key and (key[0] != sort or not f"{after[0]}{after[1]}".isprintable()):
         wrong = {"loc": ["query", "cursor"], "msg": "made by another sort order"}
-        raise Invalid("request.cursor", "this cursor belongs to another sort order", errors=[wrong])
+        raise Invalid("request.cursor", "this cursor is not one of this sort order", errors=[wrong])
     told = [{"filter": q[at:end], "position": at} for _, at, end in wanted.parts] if explain else None
     base, parts = on_sale(wanted, "true"), [part for part, _, _ in wanted.parts]
     page = (wanted.of_class, wanted.values, base, sort, *after, limit, count, FEW, WALK)

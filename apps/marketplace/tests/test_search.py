@@ -18,6 +18,7 @@ from aitbc.core.testing.cast import AIT
 from apps.gpu.models import Occupancy
 from apps.marketplace.models import Offer, OfferDevice
 from apps.marketplace.selectors import offers as selectors
+from apps.marketplace.selectors.values import FIELDS
 from apps.marketplace.tasks import sweep
 from apps.marketplace.tests.conftest import OFFERS, add_device, card, read
 from apps.marketplace.tests.expressions import KINDS, MODELS, expressions, make, some_offers
@@ -73,7 +74,7 @@ def pages(query):
 
 
 @pytest.mark.parametrize("way", ["look up", "walk the classes", "walk all"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     drawn=some_offers(),
     expression=expressions(),
@@ -130,6 +131,8 @@ def test_pages_over_rows_of_one_price_have_no_gap_and_no_repeat_while_rows_come_
         {"cursor": encode("price", "12x", str(uuid7()))},
         {"cursor": encode("price", "1", "not an id")},
         {"cursor": encode("price", None, None)},
+        {"cursor": encode("price", "1\x00", str(uuid7()))},
+        {"cursor": encode("price", "1", "\x00")},
         {"sort": "memory", "cursor": encode("memory", "9" * 19, str(uuid7()))},
         {"sort": "score", "cursor": encode("score", "much", str(uuid7()))},
         {"sort": "score", "cursor": encode("score", None, str(uuid7()))},
@@ -275,3 +278,21 @@ def test_the_limit_of_a_search_does_not_outlive_it():
         db.rows("SELECT pg_sleep(5)")
 
     assert db.value("SELECT current_setting('statement_timeout')") == before
+
+
+def test_every_field_can_be_asked_for(mike):
+    """Each compares, and `!= null` splits the offers into those that have it and those that do not."""
+    (offer,) = insert(mike.miner_id, [{}])
+    values = {"model": "x", "text": "x", "choice": "suspended", "uuid": mike.miner_id, "set": "x", "bool": "true"}
+    for name, field in FIELDS.items():
+        value = {"kind": "cuda", "reason": "seller"}.get(name, values.get(field.kind, "1"))
+        value = "2026-01-31T12:00+02:00" if field.kind == "time" else value
+        states = "state in [listed, paused]"
+
+        read(Client().get(OFFERS, {"q": f"{name} = {value} and {states}"}))
+        has, _ = pages({"q": f"{name} != null and {states}"})
+        lacks, _ = pages({"q": f"{name} = null and {states}"})
+
+        assert has + lacks == [offer.pk], name
+    assert pages({"q": "created > 2026-01-31 and created < 2126-01-31 and age < 1h"})[0] == [offer.pk]
+    assert pages({"q": "created < 2026-01-31T12:00Z or unchanged > 1d"})[0] == []

@@ -72,9 +72,9 @@ def plan_of(connection: psycopg.Connection[Any], *, q: str = "", sort: str = "pr
 
 @pytest.mark.usefixtures("committed_db")
 def test_every_filter_and_order_finds_its_index():
-    """Three rare offers among 3,000 and some suspended ones; statistics as autovacuum makes them."""
+    """Three rare offers among 2,000 and some suspended ones; statistics as autovacuum makes them."""
     mike = cast.seller("mike", device=card())
-    insert(mike.miner_id, [COMMON | {"state": "suspended"}] * 30 + [COMMON] * 3000 + [RARE] * 3)
+    insert(mike.miner_id, [COMMON | {"state": "suspended"}] * 30 + [COMMON] * 2000 + [RARE] * 3)
     owner = psycopg.conninfo.make_conninfo(settings.DATABASE_OWNER_URL, dbname=settings.DATABASES["owner"]["NAME"])
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute("ANALYZE marketplace_offer, marketplace_offer_class")
