@@ -18,6 +18,7 @@ def look_again(event: Event) -> None:
     follow_miner(miner_id=UUID(event.payload["miner"]))
 
 
+@receiver("gpu.miner_registered")
 @receiver("gpu.miner_left")
 def look_at_orders(event: Event) -> None:
     db.rows("SELECT orders_of_gone(%s)", (UUID(event.payload["miner"]),))

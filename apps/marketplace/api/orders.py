@@ -88,14 +88,14 @@ def cancel_order(request: HttpRequest, order_id: UUID, body: CancelIn) -> tuple[
 @idempotent("orders.extend")
 def extend_order(request: HttpRequest, order_id: UUID, body: ExtendIn) -> tuple[int, str]:
     """At the same rate, if the devices are free."""
-    return 200, orders.extend(client=caller(request).user_id, order=order_id, seconds=body.seconds)
+    return 200, call("order_extend", caller(request).user_id, order_id, body.seconds)
 
 
 @router.post("/orders/{uuid:order_id}/move", response={201: OrderOut} | PROBLEMS, summary="Go on elsewhere")
 @idempotent("orders.move")
 def move_order(request: HttpRequest, order_id: UUID) -> tuple[int, str]:
     """The rest of an order that its provider, a higher bid or a missed start ended, on the same hardware."""
-    return 201, orders.move(client=caller(request).user_id, order=order_id)
+    return 201, call("order_move", caller(request).user_id, order_id)
 
 
 @miners.get("/me/orders", response={200: OrderList} | PROBLEMS, summary="This miner's orders")
@@ -109,7 +109,7 @@ def my_orders(
 @miners.post("/orders/{uuid:order_id}/start", response={200: OrderOut} | PROBLEMS, summary="The devices are ready")
 @idempotent("orders.start")
 def start_order(request: HttpRequest, order_id: UUID) -> tuple[int, str]:
-    return 200, orders.start(key=caller(request).key_id, order=order_id)
+    return 200, call("order_start", caller(request).key_id, order_id)
 
 
 @bonds.get("", auth=ApiKey("money:read"), response={200: BondOut} | PROBLEMS, summary="Your bond")

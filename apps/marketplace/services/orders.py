@@ -37,24 +37,9 @@ def accept(*, client: UUID, quote: UUID) -> str:
     return str(call("quote_accept", client, quote))
 
 
-def start(*, key: UUID, order: UUID) -> str:
-    """The key's miner has the devices ready: from now on it is paid by the second."""
-    return str(call("order_start", key, order))
-
-
 def cancel(*, user: UUID | None, order: UUID, reason: str = "") -> str:
     """By client, provider or platform. A second cancel changes nothing."""
     return str(call("order_cancel", user, order, reason))
-
-
-def extend(*, client: UUID, order: UUID, seconds: int) -> str:
-    """So much longer, at the same rate."""
-    return str(call("order_extend", client, order, seconds))
-
-
-def move(*, client: UUID, order: UUID) -> str:
-    """The new order for the rest of one that ended before its time."""
-    return str(call("order_move", client, order))
 
 
 def run_due(limit: int = 2000) -> dict[str, int]:

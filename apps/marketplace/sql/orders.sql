@@ -2,10 +2,12 @@
 -- hold, from the start on in a stream that pays the provider by the second; each end settles all of it in one call of the ledger.
 -- What an end leaves to do (SLA credit, compensation, going on elsewhere) the timer does in transactions of their own.
 -- Rows are found by an index, also by a session that planned while the tables were still empty.
--- Lock order: the order, then its stream, holds, accounts by id.
+-- Lock order: the order, its devices (`gpu_take_turns`), then its stream, holds, accounts by id.
 
-CREATE OR REPLACE FUNCTION order_gone(p_miner uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
-  SELECT state IN ('dead', 'offline', 'suspended') FROM gpu_miner WHERE id = p_miner
+-- Its miner is not there, or has one of the devices no longer.
+CREATE OR REPLACE FUNCTION order_gone(o marketplace_order) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT m.state IN ('dead', 'offline', 'suspended') OR EXISTS (SELECT FROM gpu_device d WHERE d.id = ANY (o.devices) AND NOT d.active)
+    FROM gpu_miner m WHERE m.id = o.miner_id
 $$;
 
 -- The end, with the caller's lock. Paid until p_moment; of what is left the provider keeps p_keep_bps.
@@ -14,6 +16,7 @@ CREATE OR REPLACE FUNCTION order_finish(
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE s trading_stream; kept numeric := div(o.total * p_keep_bps, 10000); charged numeric := div(kept * o.fee_bps + 9999, 10000);
 BEGIN
+  PERFORM gpu_vacate(o.id, p_moment);
   IF o.stream IS NOT NULL THEN
     s := stream_finish(o.stream, p_moment, p_keep_bps);
   ELSE
@@ -24,7 +27,6 @@ BEGIN
         (jsonb_build_object('action', 'post', 'hold', o.hold, 'credit', ledger_account(NULL, 'AIT', 'fees', '', pg_backend_pid() % 16), 'amount', s.fees, 'kind', 'order.fee'))
         ) v(x) WHERE (x->>'amount')::numeric > 0) END);
   END IF;
-  PERFORM gpu_vacate(o.id, p_moment);
   UPDATE marketplace_order SET state = p_state, ended_by = p_by, ended_at = p_moment, reason = CASE WHEN p_reason = '' THEN reason ELSE p_reason END,
          paid = s.paid, fee = s.fees, refunded = s.returned,
          move_at = CASE WHEN failover AND (p_state IN ('missed', 'failed', 'evicted') OR p_by = 'provider') THEN clock_timestamp() END
@@ -44,13 +46,14 @@ BEGIN
   ELSIF o.state <> 'accepted' THEN PERFORM trading_refuse(409, 'order.' || o.state, 'this order is ' || o.state);
   ELSIF moment < o.starts_at THEN PERFORM trading_refuse(409, 'order.too_early', 'this order begins later, see its starts_at');
   ELSIF moment >= o.start_deadline THEN PERFORM trading_refuse(409, 'order.missed', 'this order was to be started earlier');
-  ELSIF order_gone(m.id) THEN PERFORM trading_refuse(409, 'miner.' || m.state, 'this miner is ' || m.state);
+  ELSIF order_gone(o) THEN PERFORM trading_refuse(409, 'miner.gone', 'this miner is ' || m.state || ', or lacks a device of the order');
   END IF;
+  PERFORM gpu_take_turns(o.devices);
   PERFORM pg_advisory_xact_lock(hashtextextended(o.client_id::text, 12));   -- as `stream_open`, but before his account is locked
   PERFORM order_ledger_all(o.id, jsonb_build_array(jsonb_build_object('action', 'void', 'hold', o.hold, 'kind', 'order.start')));
   PERFORM stream_open(s, o.client_id, ARRAY[o.provider_id], ARRAY[o.rate], o.total, 0, 0, 0, 'AIT', o.fee_bps, o.id);
   SELECT x.settled_at, x.ends_at INTO o.started_at, o.ends_at FROM trading_stream x WHERE x.id = s;
-  UPDATE gpu_occupancy SET during = tstzrange(lower(during), o.ends_at) WHERE holder = o.id;
+  PERFORM gpu_occupy_until(o.id, o.ends_at);
   UPDATE marketplace_order SET state = 'active', stream = s, started_at = o.started_at, ends_at = o.ends_at WHERE id = o.id RETURNING * INTO o;
   RETURN order_document(o)::text;
 END $$;
@@ -67,7 +70,7 @@ BEGIN
   ELSIF o.state = 'canceled' THEN RETURN order_document(o)::text;
   ELSIF o.ended_at IS NOT NULL OR o.ends_at <= clock_timestamp() AND o.started_at IS NOT NULL THEN
     PERFORM trading_refuse(409, 'order.final', 'this order is over');
-  ELSIF who = 'client' AND order_gone(o.miner_id) AND o.started_at IS NOT NULL THEN
+  ELSIF who = 'client' AND order_gone(o) AND o.started_at IS NOT NULL THEN
     PERFORM order_turn(o);   -- he need not pay for leaving a miner that has left
   ELSE
     PERFORM order_finish(o, 'canceled', who, coalesce(nullif(p_reason, ''), 'canceled by its ' || who), clock_timestamp(),
@@ -92,9 +95,10 @@ BEGIN
   ELSIF o.seconds + p_seconds > f.max_seconds THEN
     PERFORM trading_refuse(422, 'order.seconds', 'the offer is let for ' || f.max_seconds || ' seconds at most', 'seconds');
   END IF;
+  PERFORM gpu_take_turns(o.devices);
   o.ends_at := stream_prolong(o.stream, o.rate * p_seconds);
   BEGIN
-    UPDATE gpu_occupancy SET during = tstzrange(lower(during), o.ends_at) WHERE holder = o.id;
+    PERFORM gpu_occupy_until(o.id, o.ends_at);
   EXCEPTION WHEN exclusion_violation THEN PERFORM trading_refuse(409, 'order.taken', 'the devices are promised to somebody else then');
   END;
   UPDATE marketplace_order SET seconds = seconds + p_seconds, total = total + rate * p_seconds, ends_at = o.ends_at WHERE id = o.id;
@@ -112,7 +116,7 @@ BEGIN
     SELECT max(x.ended_at) INTO resumed FROM marketplace_outage x WHERE tstzrange(x.began_at, x.ended_at) && tstzrange(o.starts_at, moment);
     IF resumed + lead > moment THEN   -- it could not reach us: it has all of its time again
       BEGIN
-        UPDATE gpu_occupancy SET during = tstzrange(lower(during), resumed + lead + o.seconds * interval '1 second') WHERE holder = o.id;
+        PERFORM gpu_occupy_until(o.id, resumed + lead + o.seconds * interval '1 second');
         UPDATE marketplace_order SET start_deadline = resumed + lead WHERE id = o.id;
         RETURN 'postponed';
       EXCEPTION WHEN exclusion_violation THEN NULL;   -- then nobody is at fault
@@ -121,7 +125,7 @@ BEGIN
     PERFORM order_finish(o, 'missed', CASE WHEN resumed IS NULL THEN 'provider' ELSE 'platform' END,
       'the miner did not start within ' || parameter_value('order_start_seconds') || ' seconds; all of it was refunded', moment);
     RETURN 'missed';
-  ELSIF o.state IN ('active', 'notice') AND order_gone(o.miner_id) THEN   -- paid for until it was last heard of
+  ELSIF o.state IN ('active', 'notice') AND order_gone(o) THEN   -- paid for until it was last heard of
     PERFORM order_finish(o, 'failed', 'provider', 'the miner left; the rest was refunded',
       least(greatest(o.started_at, (SELECT last_seen_at FROM gpu_miner WHERE id = o.miner_id)), o.ends_at, moment));
     RETURN 'failed';
@@ -279,9 +283,10 @@ BEGIN
   END;
 END $$;
 
--- A miner left: its running orders are looked at now; what waits for its start waits on.
+-- A miner left or changed: its running orders are looked at now; what waits for its start waits on.
 CREATE OR REPLACE FUNCTION orders_of_gone(p_miner uuid) RETURNS bigint LANGUAGE sql VOLATILE AS $$
-  WITH due AS (UPDATE marketplace_order SET due_at = clock_timestamp() WHERE miner_id = p_miner AND state IN ('active', 'notice') RETURNING 1)
+  WITH running AS (SELECT id FROM marketplace_order WHERE miner_id = p_miner AND state IN ('active', 'notice') ORDER BY id FOR UPDATE),
+  due AS (UPDATE marketplace_order o SET due_at = clock_timestamp() FROM running WHERE o.id = running.id RETURNING 1)
   SELECT count(*) FROM due
 $$;
 

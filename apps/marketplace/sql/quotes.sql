@@ -1,6 +1,6 @@
 -- From a wish to a lease: quotes hold concrete devices at a price, accepting one makes the order (protocols 21, 22).
 -- Rows are found by an index, also by a session that planned while the tables were still empty.
--- Lock order: the quote, orders by id, occupancy, then holds and accounts in one call of the ledger per transaction.
+-- Lock order: the quote, orders by id, devices (`gpu_take_turns`), then holds and accounts in one call of the ledger.
 
 -- Units a second for all devices of an offer, fee inside; NULL: not sold so.
 CREATE OR REPLACE FUNCTION order_rate(o marketplace_offer, p_kind text, p_bid numeric) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
@@ -170,7 +170,7 @@ END $$;
 -- Escrow, the order's time on its devices, and the bond behind it, in one transaction.
 CREATE OR REPLACE FUNCTION quote_accept(p_client uuid, p_quote uuid) RETURNS text LANGUAGE plpgsql
   SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
-DECLARE q marketplace_quote; moment timestamptz; lead interval := parameter_value('order_start_seconds') * interval '1 second'; n int;
+DECLARE q marketplace_quote; moment timestamptz; lead interval := parameter_value('order_start_seconds') * interval '1 second';
 BEGIN
   SELECT * INTO q FROM marketplace_quote WHERE id = p_quote AND client_id = p_client FOR UPDATE;
   moment := clock_timestamp();
@@ -180,9 +180,7 @@ BEGIN
   END IF;
   IF q.firm THEN
     q.starts_at := greatest(q.starts_at, moment);
-    UPDATE gpu_occupancy SET during = tstzrange(lower(during), q.starts_at + lead + q.seconds * interval '1 second') WHERE holder = q.id;
-    GET DIAGNOSTICS n = ROW_COUNT;
-    IF n <> cardinality(q.devices) THEN RAISE EXCEPTION 'quote % has lost its devices', q.id USING ERRCODE = 'integrity_constraint_violation'; END IF;
+    IF gpu_occupy_until(q.id, q.starts_at + lead + q.seconds * interval '1 second') <> cardinality(q.devices) THEN RAISE EXCEPTION 'quote % has lost its devices', q.id USING ERRCODE = 'integrity_constraint_violation'; END IF;
   ELSE
     q.starts_at := order_evict(q, greatest(q.starts_at, moment), lead);
   END IF;
@@ -198,7 +196,9 @@ DECLARE
   notice timestamptz := greatest(p_from, moment + parameter_value('spot_notice_seconds') * interval '1 second');
 BEGIN
   victims := order_victims(q.devices, q.kind, q.bid, p_from, notice + p_lead + q.seconds * interval '1 second');
-  FOR v IN SELECT * FROM marketplace_order WHERE id = ANY (victims) ORDER BY id FOR UPDATE LOOP
+  PERFORM 1 FROM marketplace_order WHERE id = ANY (victims) ORDER BY id FOR UPDATE;   -- all orders before any device
+  PERFORM gpu_take_turns(q.devices || ARRAY(SELECT unnest(devices) FROM marketplace_order WHERE id = ANY (victims)));
+  FOR v IN SELECT * FROM marketplace_order WHERE id = ANY (victims) ORDER BY id LOOP
     CONTINUE WHEN v.state NOT IN ('accepted', 'active');   -- over, or promised to another meanwhile: the constraint decides
     IF v.state = 'accepted' OR v.ends_at > notice THEN     -- who ends by itself before then loses nothing
       v.ends_at := CASE v.state WHEN 'active' THEN notice ELSE moment END;

@@ -1,18 +1,23 @@
 """Rivals for the last device and for the end of an order: one wins, and the books agree."""
 
+import random
 import time
+from collections import Counter
+from uuid import UUID
 
 import pytest
+from orjson import loads
 
 from aitbc.core import db as database
 from aitbc.core.errors import Conflict
 from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT
-from apps.marketplace.models import Order, Quote
+from apps.marketplace.models import Offer, Order, Quote
 from apps.marketplace.services import orders
 from apps.marketplace.tests import market
 from apps.marketplace.tests.conftest import OFFERS, card, price, read
 from apps.marketplace.tests.market import MILLI, age, bid, money, quote, run, running, seen, terms
+from apps.trading.services.escrow import call
 
 
 @pytest.fixture(autouse=True)
@@ -127,3 +132,53 @@ def test_timers_share_the_work_and_none_is_done_twice(in_threads):
     assert sum(done.get("quote_expired", 0) for done in found) == 4
     assert [money(client.id) for client in clients] == [(AIT, 0)] * 4
     assert mike.id
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_everybody_at_once_neither_deadlocks_nor_loses_a_unit(in_threads):
+    """Six clients and a timer at four cards for twenty seconds; seeded, though threads are not."""
+    sellers = [cast.seller(name, device=card()) for name in ("mike", "nora", "olga", "paul")]
+    clients = people(*"abcdef")
+    for seller in sellers:
+        cast.fund(seller.id, AIT)
+        read(seller.post(OFFERS, {"price": price("0.001"), "sla": {"availability": 0.99}}), 201)
+        market.bond(seller, AIT // 2)
+    Offer.objects.update(spot_price=MILLI // 2)
+    market.set_parameters(spot_notice_seconds=1, spot_window_seconds=1, quote_seconds=1)
+    keys = {seller.miner_id: seller.principal.key_id for seller in sellers}
+    until = time.monotonic() + 20
+
+    def client(n):
+        die, me, done = random.Random(n), clients[n], 0
+        while time.monotonic() < until:
+            bidding = {"type": "spot", "bid": str(die.randint(5, 12) * MILLI // 10)}
+            ask = {"seconds": die.randint(1, 5), "wants": {}, "failover": die.random() < 0.5}
+            ask |= bidding if die.random() < 0.7 else {"type": "on_demand"}
+            asked = outcome(orders.quote, client=me.id, ask=ask)
+            if asked.startswith("{") and (placed := outcome(orders.accept, client=me.id, quote=loads(asked)["id"])):
+                if placed.startswith("{") and die.random() < 0.9:
+                    found = loads(placed)
+                    outcome(call, "order_start", keys[UUID(found["miner_id"])], found["id"])
+                    if die.random() < 0.3:
+                        outcome(orders.cancel, user=me.id, order=found["id"])
+                    done += 1
+        return done
+
+    def timer():
+        done = Counter()
+        while time.monotonic() < until:
+            done += Counter(orders.run_due(50))
+        return done
+
+    found = in_threads(lambda n: client(n) if n < 6 else timer(), 8)
+    assert sum(found[:6]) > 10
+    assert found[6]["stuck"] + found[7]["stuck"] == 0
+    for _ in range(8):
+        age(1000)
+        run()
+    assert not Order.objects.filter(state__in=Order.LIVE).exists()
+    fees = database.value("SELECT sum(posted) FROM trading_account WHERE kind = 'fees'")
+    everyone = sum(money(one.id, kind)[0] for one in sellers + clients for kind in ("available", "bond"))
+    assert everyone + fees == 10 * AIT
+    print({**found[6] + found[7]}, sum(found[:6]), dict(Counter(Order.objects.values_list("state", flat=True))))  # noqa: T201

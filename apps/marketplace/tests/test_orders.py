@@ -6,10 +6,13 @@ import pytest
 
 from aitbc.accounts.keys import create_key, find_principal
 from aitbc.core.clock import database_now
+from aitbc.core.events import Event
+from aitbc.core.ids import uuid7
 from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT
-from apps.gpu.models import Occupancy
+from apps.gpu.models import Device, Miner, Occupancy
 from apps.marketplace.models import Order
+from apps.marketplace.receivers import look_at_orders
 from apps.marketplace.tests import market
 from apps.marketplace.tests.conftest import card, read
 from apps.marketplace.tests.market import (
@@ -199,6 +202,24 @@ def test_a_dead_miner_ends_the_order_paid_until_it_was_last_heard(alice, mike, o
     assert 20 <= used < 25
     assert row.refunded == pytest.approx(100 * MILLI - used * MILLI, rel=1e-6)
     assert Occupancy.objects.get(holder=placed["id"]).during.upper == row.ended_at
+
+
+def test_a_device_that_its_miner_gave_up_ends_the_order(alice, mike, offer):
+    placed = running(alice, mike, offer_id=offer["id"])
+    Device.objects.filter(miner_id=mike.miner_id).update(active=False)
+    look_at_orders(Event(uuid7(), "gpu.miner_registered", "", 1, {"miner": str(mike.miner_id)}))
+    assert run() == {"failed": 1}
+    assert seen(alice, placed)["ended_by"] == "provider"
+
+
+def test_a_miner_that_comes_back_in_time_keeps_its_order(alice, mike, offer):
+    placed = running(alice, mike, offer_id=offer["id"])
+    dies(mike)
+    Miner.objects.update(state="online")
+    assert run() == {"waiting": 1}
+    assert seen(alice, placed)["state"] == "active"
+    age(101)
+    assert run() == {"completed": 1}
 
 
 def test_after_a_failure_the_client_goes_on_elsewhere(alice, mike, offer, offer_of):

@@ -67,7 +67,7 @@ class Walk:
     def start(self):
         if placed := self.order("accepted"):
             seller = next(one for one in self.sellers if one.miner_id == placed.miner_id)
-            orders.start(key=seller.principal.key_id, order=placed.pk)
+            call("order_start", seller.principal.key_id, placed.pk)
             minutes = [minute for minute in range(placed.seconds // 60) if self.random.random() < 0.9]
             if not Heartbeat.objects.filter(miner_id=placed.miner_id).exists():
                 beats(seller, {"id": placed.pk}, minutes)
@@ -83,11 +83,11 @@ class Walk:
 
     def extend(self):
         if placed := self.order("active"):
-            orders.extend(client=placed.client_id, order=placed.pk, seconds=self.random.randint(1, 300))
+            call("order_extend", placed.client_id, placed.pk, self.random.randint(1, 300))
 
     def move(self):
         if placed := self.order():
-            orders.move(client=placed.client_id, order=placed.pk)
+            call("order_move", placed.client_id, placed.pk)
 
     def bond(self):
         action = self.random.choice(("bond_deposit", "bond_deposit", "bond_withdraw"))
