@@ -13,7 +13,9 @@ class MarketplaceConfig(AppConfig):
         from apps.marketplace.models import Order
         from apps.marketplace.selectors import terms
         from apps.marketplace.services import offers
+        from apps.trading.services import audit
 
+        audit.RULES["order_agrees_with_its_money"] = "SELECT * FROM audit_orders()"
         events.declare("jobs:read", "search.matched", *(f"order.{state}" for state in Order.State))
         ports.subscribe("seed", offers.seed)
         ports.provide("offer.terms", terms.offer_terms)

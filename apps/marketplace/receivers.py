@@ -5,6 +5,7 @@ from uuid import UUID
 from aitbc.core import db
 from aitbc.core.events import Event, receiver
 from apps.marketplace.services.following import follow_miner
+from apps.trading.services.escrow import call
 
 
 @receiver("gpu.miner_registered")
@@ -22,3 +23,8 @@ def look_again(event: Event) -> None:
 @receiver("gpu.miner_left")
 def look_at_orders(event: Event) -> None:
     db.rows("SELECT orders_of_gone(%s)", (UUID(event.payload["miner"]),))
+
+
+@receiver("marketplace.order_ended")
+def note_order(event: Event) -> None:
+    call("reputation_note_order", UUID(event.payload["order"]))

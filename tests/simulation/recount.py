@@ -96,7 +96,7 @@ def _beats() -> dict[Any, list[tuple[datetime, datetime]]]:
 
 def _outages() -> list[tuple[datetime, datetime]]:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT began_at, ended_at FROM marketplace_outage")
+        cursor.execute("SELECT began_at, ended_at FROM core_platform_outage WHERE process = 'relay'")
         return list(cursor.fetchall())
 
 

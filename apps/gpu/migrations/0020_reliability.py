@@ -58,7 +58,9 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="heartbeat",
             name="farewell",
-            field=models.BooleanField(default=False, help_text="Then the miner signed off: its silence is no failure."),
+            field=models.BooleanField(
+                db_default=False, default=False, help_text="Then the miner signed off: its silence is no failure."
+            ),
         ),
         migrations.AddField(
             model_name="heartbeat",

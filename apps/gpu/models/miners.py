@@ -115,7 +115,9 @@ class Heartbeat(models.Model):
     signature = models.CharField(max_length=132, blank=True)
     body = HashField(null=True, help_text="Of telemetry and running jobs; with it the head can be computed again.")
     signer = AddressField(null=True, help_text="Whose signature it is.")
-    farewell = models.BooleanField(default=False, help_text="Then the miner signed off: its silence is no failure.")
+    farewell = models.BooleanField(
+        default=False, db_default=False, help_text="Then the miner signed off: its silence is no failure."
+    )
 
     class Meta:
         indexes = [models.Index(fields=["miner", "received_at"], name="heartbeat_by_time")]

@@ -40,15 +40,15 @@ BEGIN
   FOR m IN SELECT * FROM gpu_miner x WHERE x.state = 'online' AND p_kind = ANY (x.kinds) AND x.owner_id <> ALL (p_strangers)
               AND NOT EXISTS (SELECT FROM gpu_occupancy o JOIN gpu_device d ON d.id = o.device_id WHERE d.miner_id = x.id AND o.during @> moment)
             ORDER BY (x.region = p_region) IS TRUE, random() LIMIT 20 LOOP
-    fits := gpu_class_id(p_kind, c.gpu_model, c.min_vram_mb, c.cuda, NULL, c.model_names, m.id);
-    CONTINUE WHEN NOT EXISTS (SELECT FROM gpu_classes_of(m, ARRAY[p_kind]) x WHERE x.id = fits);
+    fits := gpu_class_id(p_kind, c.gpu_model, c.min_vram_mb, c.cuda, NULL, c.model_names, NULL, m.id, NULL, 1);
+    CONTINUE WHEN NOT (SELECT gpu_serves(m, k) FROM gpu_job_class k WHERE k.id = fits);
     price := gpu_ceil_div(m.price * p_ms, 1000);
     IF p_client IS NULL AND NOT rerun_fund(payer, price) THEN RETURN NULL; END IF;
     SELECT code INTO answer FROM gpu_submit_items(payer, jsonb_build_array(jsonb_build_object(
       'id', job, 'fresh_id', true, 'payment', uuidv7(), 'kind', p_kind, 'input', p_input, 'input_artifact', p_input_artifact,
       'artifacts', to_jsonb(coalesce(p_artifacts, '{}')), 'digest', encode(sha256(uuid_send(job)), 'hex'),
       'salt', encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex'), 'max_price', price::text,
-      'listed_price', m.price::text, 'ttl', ttl, 'priority', 10, 'gpu_model', c.gpu_model, 'min_vram_mb', c.min_vram_mb,
+      'listed_price', m.price::text, 'ttl', ttl, 'priority', 0, 'gpu_model', c.gpu_model, 'min_vram_mb', c.min_vram_mb,
       'cuda', to_jsonb(c.cuda), 'models', to_jsonb(coalesce(c.model_names, '{}')), 'miner', m.id)));
     IF answer = 'insufficient_funds' THEN
       PERFORM trading_refuse(409, 'payment.insufficient_funds', 'the available balance does not cover the run');

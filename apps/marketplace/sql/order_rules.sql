@@ -74,16 +74,4 @@ BEGIN
 END $$;
 CREATE TRIGGER order_told AFTER INSERT OR UPDATE OF state ON marketplace_order FOR EACH ROW EXECUTE FUNCTION order_told();
 
--- The platform's own outages, each kept: no SLA counts their minutes (protocols 16). The tick itself only knows the last one.
-CREATE TABLE marketplace_outage (
-  began_at timestamptz NOT NULL, ended_at timestamptz NOT NULL, CHECK (ended_at > began_at));
-CREATE INDEX outage_span ON marketplace_outage USING gist (tstzrange(began_at, ended_at));
-CREATE OR REPLACE FUNCTION outage_note() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  INSERT INTO marketplace_outage (began_at, ended_at) VALUES (OLD.at, NEW.at);
-  RETURN NULL;
-END $$;
-CREATE TRIGGER tick_notes_outage AFTER UPDATE ON core_platform_tick FOR EACH ROW
-  WHEN (OLD.resumed_at <> NEW.resumed_at AND NEW.process = 'relay') EXECUTE FUNCTION outage_note();
-
 CREATE INDEX IF NOT EXISTS heartbeat_by_time ON gpu_heartbeat (miner_id, received_at);

@@ -113,7 +113,7 @@ BEGIN
     PERFORM order_finish(o, 'evicted', 'platform', '', moment);
     RETURN 'evicted';
   ELSIF o.state = 'accepted' AND o.start_deadline <= moment THEN
-    SELECT max(x.ended_at) INTO resumed FROM marketplace_outage x WHERE tstzrange(x.began_at, x.ended_at) && tstzrange(o.starts_at, moment);
+    SELECT max(x.ended_at) INTO resumed FROM core_platform_outage x WHERE x.process = 'relay' AND tstzrange(x.began_at, x.ended_at) && tstzrange(o.starts_at, moment);
     IF resumed + lead > moment THEN   -- it could not reach us: it has all of its time again
       BEGIN
         PERFORM gpu_occupy_until(o.id, resumed + lead + o.seconds * interval '1 second');
@@ -167,7 +167,7 @@ CREATE OR REPLACE FUNCTION order_minutes(o marketplace_order) RETURNS TABLE (cou
     FROM (SELECT o.started_at + k * interval '1 minute' AS since, o.started_at + (k + 1) * interval '1 minute' AS upto
             FROM generate_series(0, floor(extract(epoch FROM CASE WHEN o.ended_by = 'provider' THEN o.started_at + o.seconds * interval '1 second'
                                                                   ELSE o.ended_at END - o.started_at) / 60)::int - 1) k) m
-   WHERE NOT EXISTS (SELECT FROM marketplace_outage x WHERE tstzrange(x.began_at, x.ended_at) && tstzrange(m.since, m.upto))
+   WHERE NOT EXISTS (SELECT FROM core_platform_outage x WHERE x.process = 'relay' AND tstzrange(x.began_at, x.ended_at) && tstzrange(m.since, m.upto))
 $$;
 
 -- The SLA credit of an order that is over, in units, recomputed from the signed log; never more than was reserved.
@@ -243,7 +243,7 @@ BEGIN
   f := order_pick(q.id, o.client_id, ask, moment, moment + lead + q.seconds * interval '1 second');
   IF f.id IS NULL THEN PERFORM trading_refuse(409, 'quote.no_match', 'no other offer of this hardware is free at this price'); END IF;
   q.offer_id := f.id; q.devices := offer_devices(f.id); q.client_id := o.client_id; q.rate := order_rate(f, q.kind, o.bid);
-  q.total := q.rate * q.seconds; q.fee_bps := parameter_value('fee_bps'); q.bid := o.bid; q.wants := o.wants; q.failover := o.failover;
+  q.total := q.rate * q.seconds; q.fee_bps := order_fee_bps(f, q.kind); q.bid := o.bid; q.wants := o.wants; q.failover := o.failover;
   q.starts_at := moment;
   PERFORM order_place(q, NULL, o.id);
   UPDATE marketplace_order SET moved_to = q.id, move_at = NULL WHERE id = o.id;

@@ -37,6 +37,10 @@ RETURNS TABLE (at timestamptz, model varchar, region varchar, price numeric, ms 
       ON d.miner_id = j.miner_id
    WHERE j.state = 'completed' AND j.finished_at >= p_from AND j.finished_at < p_upto AND j.units_ms > 0 AND j.unit_price > 0
      AND coalesce(o.model, d.model) IS NOT NULL
+  UNION ALL
+  SELECT x.ended_at, o.model, m.region, div(x.rate, cardinality(x.devices)), extract(epoch FROM x.ended_at - x.started_at) * 1000 * cardinality(x.devices)
+    FROM marketplace_order x JOIN marketplace_offer o ON o.id = x.offer_id JOIN gpu_miner m ON m.id = x.miner_id
+   WHERE x.state = 'completed' AND x.ended_at >= p_from AND x.ended_at < p_upto
 $$;
 
 CREATE OR REPLACE FUNCTION market_hours(p_from timestamptz, p_upto timestamptz) RETURNS SETOF marketplace_hour LANGUAGE sql STABLE AS $$

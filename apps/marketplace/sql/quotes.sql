@@ -2,11 +2,20 @@
 -- Rows are found by an index, also by a session that planned while the tables were still empty.
 -- Lock order: the quote, orders by id, devices (`gpu_take_turns`), then holds and accounts in one call of the ledger.
 
--- Units a second for all devices of an offer, fee inside; NULL: not sold so.
-CREATE OR REPLACE FUNCTION order_rate(o marketplace_offer, p_kind text, p_bid numeric) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
-  SELECT o.device_count * CASE p_kind WHEN 'on_demand' THEN o.price
-    WHEN 'spot' THEN CASE WHEN p_bid >= o.spot_price THEN p_bid END
-    WHEN 'reserved' THEN div(o.price * (10000 - o.reserved_discount_bps) + 9999, 10000) END
+-- Units a second for all devices of an offer, fees inside; NULL: not sold so. A spot lease costs what it bids, any other the
+-- offer's price at the level of its region, with the region's fee on top.
+CREATE OR REPLACE FUNCTION order_rate(o marketplace_offer, p_kind text, p_bid numeric) RETURNS numeric LANGUAGE sql STABLE AS $$
+  SELECT o.device_count * CASE p_kind WHEN 'spot' THEN CASE WHEN p_bid >= o.spot_price THEN p_bid END
+    ELSE div(CASE p_kind WHEN 'on_demand' THEN o.price WHEN 'reserved' THEN div(o.price * (10000 - o.reserved_discount_bps) + 9999, 10000) END
+             * t.price_bps * (10000 + t.fee_bps) + 99999999, 100000000) END
+    FROM region_terms(o.region) t
+$$;
+
+-- The platform's share of such a rate: its fee by the provider's level, of what is left beside the region's.
+CREATE OR REPLACE FUNCTION order_fee_bps(o marketplace_offer, p_kind text) RETURNS int LANGUAGE sql STABLE AS $$
+  SELECT div((reputation_fee_bps(m.owner_id, parameter_value('fee_bps')) + r) * 10000 + 9999 + r, 10000 + r)::int
+    FROM gpu_miner m CROSS JOIN LATERAL (
+      SELECT CASE WHEN p_kind = 'spot' THEN 0 ELSE (region_terms(o.region)).fee_bps END::numeric AS r) x WHERE m.id = o.miner_id
 $$;
 
 -- Which of a client's wishes a listed offer does not meet. p_ask: `wants` (model, min_vram_mb, region, kind, devices, verified,
@@ -34,7 +43,7 @@ CREATE OR REPLACE FUNCTION order_candidates(p_client uuid, p_ask jsonb, p_from t
 RETURNS SETOF marketplace_offer LANGUAGE plpgsql STABLE AS $$
 BEGIN
   RETURN QUERY EXECUTE format($q$
-    SELECT o.* FROM marketplace_offer o WHERE o.state = 'listed' %s %s %s AND offer_unmet(o, $1, $2) = '{}'
+    SELECT o.* FROM marketplace_offer o WHERE o.state = 'listed' %s %s %s AND ($2->>'offer' IS NOT NULL OR (region_terms(o.region)).open) AND offer_unmet(o, $1, $2) = '{}'
        AND $5 <> EXISTS (SELECT FROM marketplace_offer_device x JOIN gpu_occupancy c ON c.device_id = x.device_id
                           WHERE x.offer_id = o.id AND c.during && tstzrange($3, $4))
      ORDER BY %s, o.id LIMIT 20$q$,
@@ -126,7 +135,7 @@ BEGIN
   q.client_id := p_client; q.offer_id := o.id; q.devices := offer_devices(o.id); q.kind := p_ask->>'type'; q.state := 'open';
   q.bid := CASE WHEN q.kind = 'spot' THEN (p_ask->>'bid')::numeric END;
   q.rate := order_rate(o, q.kind, q.bid); q.seconds := (p_ask->>'seconds')::int; q.total := q.rate * q.seconds;
-  q.fee_bps := parameter_value('fee_bps'); q.failover := (p_ask->>'failover')::boolean;
+  q.fee_bps := order_fee_bps(o, q.kind); q.failover := (p_ask->>'failover')::boolean;
   q.wants := jsonb_build_object('model', o.model, 'devices', o.device_count) || (p_ask->'wants');
   q.created_at := moment; q.expires_at := moment + wait;
   q.deposit := div(q.total * parameter_value('quote_deposit_bps') + 9999, 10000);
@@ -184,6 +193,7 @@ BEGIN
   ELSE
     q.starts_at := order_evict(q, greatest(q.starts_at, moment), lead);
   END IF;
+  PERFORM reputation_require(q.client_id, 'buy', q.total);
   UPDATE marketplace_quote SET state = 'accepted', resolved_at = moment WHERE id = q.id;
   PERFORM order_place(q, CASE WHEN q.deposit > 0 THEN q.id END, NULL);
   RETURN order_shown(p_client, q.id);

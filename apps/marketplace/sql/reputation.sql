@@ -48,7 +48,7 @@ CREATE OR REPLACE FUNCTION reputation_parts(
   r marketplace_reputation, p_at timestamptz, p_cause text DEFAULT NULL, p_ref uuid DEFAULT NULL, p_facts jsonb DEFAULT NULL
 ) RETURNS marketplace_reputation LANGUAGE plpgsql STABLE AS $$
 DECLARE n int; weights numeric; overall numeric; rated numeric; p numeric; l numeric; c numeric; s numeric; e numeric;
-  deals numeric := r.ok + r.failed + r.bought;
+  deals numeric := r.ok + r.bought + r.lost;   -- not the failed ones: who fails more would look safer
 BEGIN
   SELECT count(*), sum(weight), sum(weight * x.overall) / sum(weight), sum(weight * x.performance) / sum(weight)
     INTO n, weights, overall, rated FROM (
@@ -147,6 +147,12 @@ BEGIN
   END IF;
   RETURN fresh;
 END $$;
+
+-- An order is noted when its end is decided, which may be long after it: `collect` looks for what ended lately.
+CREATE OR REPLACE FUNCTION reputation_note_order(p_order uuid) RETURNS bigint LANGUAGE sql
+SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT count(reputation_note_deal(d)) FROM marketplace_deal d WHERE d.id = p_order
+$$;
 
 -- Note what ended since the last time -> how many deals and disputes were new. p_all: look at everything there is.
 CREATE OR REPLACE FUNCTION reputation_collect(p_limit int, p_all boolean DEFAULT false) RETURNS int

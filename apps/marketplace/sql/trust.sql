@@ -6,7 +6,10 @@ SELECT j.id, 'job'::text AS what, j.client_id AS client, m.owner_id AS provider,
        p.released + p.fee AS amount, j.state = 'completed' AS ok
   FROM gpu_job j JOIN gpu_miner m ON m.id = j.miner_id JOIN trading_payment p ON p.job = j.id
  WHERE j.client_id <> m.owner_id AND (j.state = 'completed' OR (j.state = 'failed' AND 'provider' = (
-         SELECT a.fault FROM gpu_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1)));
+         SELECT a.fault FROM gpu_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1)))
+UNION ALL
+SELECT o.id, 'order', o.client_id, o.provider_id, o.miner_id, o.ended_at, o.paid + o.fee, o.state = 'completed'
+  FROM marketplace_order o WHERE o.state = 'completed' OR o.ended_by = 'provider';
 COMMENT ON VIEW marketplace_deal IS 'app: SELECT';
 
 CREATE TABLE marketplace_review (

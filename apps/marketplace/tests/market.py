@@ -37,7 +37,7 @@ BEGIN
   UPDATE trading_stream SET settled_at = settled_at - p_by, ends_at = ends_at - p_by, due_at = due_at - p_by,
     created_at = created_at - p_by WHERE keeper = ANY (p_ids);
   UPDATE gpu_heartbeat SET received_at = received_at - p_by;
-  UPDATE marketplace_outage SET began_at = began_at - p_by, ended_at = ended_at - p_by;
+  UPDATE core_platform_outage SET began_at = began_at - p_by, ended_at = ended_at - p_by;
 END $$"""
 
 

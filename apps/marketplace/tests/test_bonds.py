@@ -127,7 +127,7 @@ def test_an_outage_of_the_platform_counts_for_nobody(alice, mike, offer):
     bond(mike, AIT // 2)
     ended(alice, mike, range(8))
     database.rows(
-        """UPDATE marketplace_outage SET began_at = started_at + interval '8 minutes',
+        """UPDATE core_platform_outage SET began_at = started_at + interval '8 minutes',
                   ended_at = started_at + interval '9 minutes 1 second' FROM marketplace_order o"""
     )
     assert database.rows("SELECT * FROM order_minutes((SELECT o FROM marketplace_order o))") == [(8, 8)]
@@ -158,8 +158,8 @@ def test_a_start_missed_in_an_outage_of_the_platform_is_given_its_time_again(ali
     placed = order(alice, offer_id=offer["id"])
     age(121, placed["id"])
     database.rows(
-        """INSERT INTO marketplace_outage
-           SELECT t - interval '90 seconds', t - interval '10 seconds' FROM clock_timestamp() t"""
+        """INSERT INTO core_platform_outage (process, began_at, ended_at)
+           SELECT 'relay', t - interval '90 seconds', t - interval '10 seconds' FROM clock_timestamp() t"""
     )
     assert run() == {"postponed": 1}
     assert seen(alice, placed)["state"] == "accepted"
