@@ -16,7 +16,7 @@ from apps.gpu.tests.steps import read, submit
 def worker(committed_db, settings, tmp_path, monkeypatch):
     """The platform's own worker, as a task of the queue `gpu` makes it."""
     monkeypatch.setattr(loop, "BENCHMARK_SECONDS", 0.01)
-    monkeypatch.setattr(Agent, "_take_challenge", lambda *_: None)  # half a minute of another story
+    monkeypatch.setattr(Agent, "_take_challenges", lambda *_: None)  # half a minute of another story
     settings.VAR_DIR, settings.GPU_WORKER_CPUS = tmp_path, "0"
     (settings.KEYS_DIR / "gpu-worker-0.key").unlink(missing_ok=True)  # of a database that is gone
     cast.ensure_receipt_key()

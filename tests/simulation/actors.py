@@ -15,9 +15,8 @@ from apps.gpu import statements
 from apps.gpu.models import Miner
 from apps.gpu.services import heartbeats
 from apps.gpu.services.miners import DeviceClaim
-from apps.marketplace.models import Offer
 from apps.marketplace.services import offers
-from apps.marketplace.services.offers import NewOffer
+from apps.marketplace.services.offers import NewOffer, Terms
 from apps.trading.services.escrow import call
 
 CARDS = {"NVIDIA H200": (143_771, 3000), "NVIDIA A100": (81_920, 1200), "NVIDIA RTX 4090": (24_564, 400)}
@@ -76,13 +75,14 @@ def open_shop(rng: Random, number: int) -> Seller:
     row = Miner.objects.get(pk=who.miner_id)
     cast.fund(who.id, 1000 * AIT)
     call("bond_deposit", who.id, rng.choice((1, 50, 500)) * AIT)
-    listed = offers.list_offer(seller=who.principal, offer=NewOffer(price=_decimal(price), miner_id=who.miner_id))
-    Offer.objects.filter(pk=listed.pk).update(
+    terms = Terms(
         spot_price=price // 2 if rng.random() < 0.5 else None,
         reserved_discount_bps=2000 if rng.random() < 0.5 else None,
-        sla_bps=rng.choice((None, 9500, 9900, 9990)),
-        sla_only=rng.random() < 0.2,
     )
+    promised = rng.choice((None, 9500, 9900, 9990))
+    sla = (promised, rng.random() < 0.2) if promised else None
+    offer = NewOffer(price=_decimal(price), miner_id=who.miner_id, terms=terms, sla=sla)
+    offers.list_offer(seller=who.principal, offer=offer)
     return Seller(who, price, row.sequence, row.head, lazy=rng.random() < 0.2)
 
 

@@ -22,6 +22,7 @@ from apps.marketplace.selectors import offers as search
 from apps.marketplace.services import orders
 from apps.trading.models import Payment
 from apps.trading.services import escrow, streams
+from apps.trading.services.escrow import call
 from apps.trading.tasks import mature
 from tests.simulation import actors, recount
 from tests.simulation.clock import Clock
@@ -96,7 +97,7 @@ class Week:
             seller = self.sellers[order.miner_id]
             present = seller.away_until <= now
             if order.state == "accepted" and present and not (seller.lazy and self.rng.random() < 0.5):
-                self._try("started", orders.start, key=seller.who.principal.key_id, order=order.pk)
+                self._try("started", call, "order_start", seller.who.principal.key_id, order.pk)
             elif order.state != "accepted":
                 busy.add(order.miner_id)
                 self._live_with(order, seller, now)
@@ -112,7 +113,7 @@ class Week:
         elif luck < 0.0045:
             self._try("cancels by providers", orders.cancel, user=order.provider_id, order=order.pk)
         elif luck < 0.006:
-            self._try("extensions", orders.extend, client=order.client_id, order=order.pk, seconds=600)
+            self._try("extensions", call, "order_extend", order.client_id, order.pk, 600)
 
     def _be_heard(self, busy: set[UUID]) -> None:
         now = self.clock.ahead
@@ -165,10 +166,10 @@ class Week:
         escrow.resolve(operator=self.operator.id, payment=paid.pk, refund=self.rng.choice((0, 1)), note="seen")
         self.counts["disputes"] += 1
 
-    def _try(self, what: str, action: Any, **arguments: Any) -> None:
+    def _try(self, what: str, action: Any, *said: Any, **named: Any) -> None:
         """A refusal is counted by its code: rivals, ends and empty purses are part of a market."""
         try:
-            action(**arguments)
+            action(*said, **named)
             self.counts[what] += 1
         except Conflict as error:
             self.counts[error.code] += 1

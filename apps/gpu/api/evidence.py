@@ -17,6 +17,7 @@ from apps.gpu.services import logs, rows
 
 router = Router(tags=["jobs"], auth=ApiKey("jobs:read"))
 _TEXT = {"schema": {"type": "string"}}
+_EVENT = {"schema": {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}}
 _LOGS: dict[str, Any] = {
     "responses": {
         200: {"content": {"text/plain": _TEXT, EVENTS: _TEXT}},
@@ -49,7 +50,7 @@ def get_logs(request: HttpRequest, job_id: UUID) -> HttpResponse:
     "/jobs/{uuid:job_id}/stream",
     response={200: None, 307: None} | errors(403, 404),
     summary="What a job writes, as it writes it",
-    openapi_extra={"responses": _LOGS["responses"] | {200: {"content": {EVENTS: _TEXT}}}},
+    openapi_extra={"responses": _LOGS["responses"] | {200: {"content": {EVENTS: _EVENT}}}},
 )
 def stream_job(
     request: HttpRequest, job_id: UUID, on_disconnect: Literal["cancel", "detach"] = "detach"

@@ -227,7 +227,7 @@ def test_a_processors_power_is_energy_over_time(tmp_path, monkeypatch):
     meter = tmp_path / "energy_uj"
     monkeypatch.setattr(telemetry, "_RAPL", meter)
     clock = iter([100.0, 110.0, 120.0])
-    monkeypatch.setattr(telemetry.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(telemetry, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     meter.write_text("1000000\n")
     sampler = Sampler(detect.processor([0]))
 

@@ -341,8 +341,9 @@ $$;
 CREATE OR REPLACE FUNCTION audit_orders() RETURNS SETOF text LANGUAGE sql STABLE AS $$
   SELECT o.id::text FROM marketplace_order o
     LEFT JOIN trading_stream s ON s.id = o.stream LEFT JOIN trading_transfer h ON h.id = o.hold LEFT JOIN trading_transfer b ON b.id = o.bond_hold
-   WHERE (h.state = 'pending') <> (o.started_at IS NULL AND o.ended_at IS NULL) OR (b.state = 'pending') <> (o.credit IS NULL)
-      OR b.amount <> o.max_credit OR h.amount > o.total
-      OR (s.id IS NOT NULL AND (s.keeper <> o.id OR s.deposited <> o.total OR (s.state = 'open' AND o.ended_at IS NOT NULL)
+   WHERE (h.state = 'pending') IS DISTINCT FROM (o.started_at IS NULL AND o.ended_at IS NULL) OR h.amount > o.total
+      OR (o.bond_hold IS NOT NULL AND ((b.state = 'pending') IS DISTINCT FROM (o.credit IS NULL) OR b.amount IS DISTINCT FROM o.max_credit))
+      OR (s.id IS NULL) <> (o.stream IS NULL)
+      OR (s.id IS NOT NULL AND (s.keeper IS DISTINCT FROM o.id OR s.deposited <> o.total OR (s.state = 'open' AND o.ended_at IS NOT NULL)
           OR (o.ended_at IS NOT NULL AND (s.paid, s.fees, s.returned) IS DISTINCT FROM (o.paid, o.fee, o.refunded))))
 $$;

@@ -17,7 +17,8 @@ DEFECTS = (
     "UPDATE marketplace_order SET credit = NULL",
     "UPDATE marketplace_order SET max_credit = max_credit + 1",
     "UPDATE marketplace_order SET paid = paid + 1, refunded = refunded - 1",
-    "UPDATE marketplace_order SET started_at = NULL, ended_at = NULL, stream = NULL",
+    "UPDATE trading_transfer SET state = 'pending' WHERE id = (SELECT hold FROM marketplace_order)",
+    "UPDATE marketplace_order SET stream = id",
     "UPDATE trading_stream SET keeper = NULL",
 )
 
@@ -30,6 +31,7 @@ def found():
 def test_a_planted_defect_is_found(alice, mike, offer_of, defect):
     with psycopg.connect(settings.DATABASE_OWNER_URL, dbname=settings.DATABASES["owner"]["NAME"]) as owner:
         owner.execute(BREAK)
+        owner.execute(f'GRANT EXECUTE ON FUNCTION test_break TO "{settings.DATABASES["default"]["USER"]}"')
     offer = offer_of(mike)
     terms(offer, sla_bps=9900)
     cast.fund(mike.id, AIT)

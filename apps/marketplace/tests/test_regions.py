@@ -145,3 +145,30 @@ def test_the_best_region_is_healthy_then_near_then_idle_and_says_why(mike, alice
         "out: nothing that fits is listed there",
         "out: health 0.400 is below 0.5",
     }
+
+
+def test_an_order_pays_its_regions_price_and_the_fee_that_was_shown():
+    """0.001 a second, a tenth dearer there, and 1 % for the region; the platform keeps that and its own share."""
+    alice, mike = cast.person("alice"), cast.seller("mike", device=card(), region="eu")
+    cast.fund(alice.id, cast.AIT)
+    read(mike.post(OFFERS, {"price": {"on_demand": {"amount": "0.001", "asset": "AIT"}}}), 201)
+    Region.objects.create(code="eu", name="Europe", status="active", fee_bps=100, price_bps=11_000)
+
+    asked = read(alice.post("/v1/marketplace/quotes", {"seconds": 100, "constraints": {"region": "eu"}}), 201)
+
+    assert asked["rate"]["amount"] == "0.001111"
+    assert asked["total"]["amount"] == "0.1111"
+    assert asked["breakdown"]["fee"]["amount"] == "0.003855170"[:-1]  # ceil((250 + 100) / 1.01) = 347 basis points
+    accepted = read(alice.post(f"/v1/marketplace/quotes/{asked['id']}/accept"), 201)
+    assert (accepted["rate"], accepted["total"]) == (asked["rate"], asked["total"])
+
+
+def test_a_closed_region_is_not_chosen_but_may_be_named():
+    alice, mike = cast.person("alice"), cast.seller("mike", device=card(), region="eu")
+    cast.fund(alice.id, cast.AIT)
+    offer = read(mike.post(OFFERS, {"price": {"on_demand": {"amount": "0.001", "asset": "AIT"}}}), 201)
+    Region.objects.create(code="eu", name="Europe", status="maintenance")
+
+    refused = read(alice.post("/v1/marketplace/quotes", {"seconds": 60}), 409)
+    assert refused["code"] == "quote.no_match"
+    read(alice.post("/v1/marketplace/quotes", {"seconds": 60, "offer_id": offer["id"]}), 201)
