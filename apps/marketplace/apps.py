@@ -14,5 +14,6 @@ class MarketplaceConfig(AppConfig):
         from apps.marketplace.selectors import terms
 
         events.declare("jobs:read", *(f"order.{state}" for state in Order.State))
+        events.declare("jobs:read", "auction.closed", "auction.awarded", "auction.void")
         ports.provide("offer.terms", terms.offer_terms)
         ports.provide("artifact.licences", terms.licensed)
