@@ -7,7 +7,7 @@ from aitbc.core.parser import OrjsonParser
 from aitbc.core.schema import MachineApi
 from aitbc.webhooks import api as webhooks
 from apps.gpu.api import artifacts, devices, disputes, evidence, jobs, miners, receipts, trust, uploads
-from apps.marketplace.api import licences, offers, orders, pricing, reputation, searches
+from apps.marketplace.api import auctions, licences, offers, orders, pricing, reputation, searches
 from apps.trading.api import accounts, deposits, payments, payouts, settlements, streams, withdrawals
 
 api = MachineApi(
@@ -29,6 +29,7 @@ for prefix, router in (
     ("", devices.router),
     ("/marketplace", offers.router),
     ("/marketplace", orders.router),
+    ("/marketplace", auctions.router),
     ("/miners", orders.miners),
     ("/bonds", orders.bonds),
     ("/marketplace", licences.router),

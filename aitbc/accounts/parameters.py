@@ -65,6 +65,7 @@ DEFINITIONS = (
     Definition("quotes_open", 10, 1, 1000, "quotes", "Open quotes of one client."),
     Definition("quote_deposit_bps", 100, 0, 10_000, "basis points", "Of a quote's total, held until it is accepted."),
     Definition("quote_no_accept_bps", 8000, 0, 10_000, "basis points", "More unaccepted in a day lose their deposits."),
+    Definition("auction_award_seconds", 3600, 60, 604_800, "seconds", "By then a client awards, or nobody wins."),
     Definition("order_start_seconds", 120, 5, 3600, "seconds", "An order not started by then is refunded."),
     Definition("cancel_refund_bps", 9000, 0, 10_000, "basis points", "Of the unused time, to a client who cancels."),
     Definition("sla_settle_seconds", 120, 91, 3600, "seconds", "From a lease's end until its SLA is measured."),

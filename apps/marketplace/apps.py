@@ -18,5 +18,6 @@ class MarketplaceConfig(AppConfig):
         audit.RULES["order_agrees_with_its_money"] = "SELECT * FROM audit_orders()"
         events.declare("jobs:read", "search.matched", *(f"order.{state}" for state in Order.State))
         ports.subscribe("seed", offers.seed)
+        events.declare("jobs:read", "auction.closed", "auction.awarded", "auction.void")
         ports.provide("offer.terms", terms.offer_terms)
         ports.provide("artifact.licences", terms.licensed)

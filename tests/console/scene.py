@@ -63,6 +63,10 @@ def build() -> Scene:
     tasks.watch()
     for who in (alice, mike):  # the database notes the rest only when it commits
         audit.note("login.succeeded", f"user:{who.id}", {})
+    for sealed in (False, True):
+        wish = {"wants": {}, "seconds": 60, "ceiling": "60", "deposit": "5", "sealed": sealed, "award": "manual"}
+        wish |= {"closes_at": timezone.now() + timedelta(hours=1), "reveal_seconds": 60, "failover": False}
+        call("auction_open", alice.id, orjson.dumps(wish).decode())
     _reputation(alice, completed)
     _platform(alice)
     _storage(alice, completed)

@@ -12,8 +12,7 @@ HERE = Path(__file__).parent
 
 # Not reached yet: rule -> the issue that brings it.
 COMING = {
-    23: "GPU and marketplace",  # sealed auctions
-    31: "GPU and marketplace",  # privacy tiers and encrypted inputs
+    31: "GPU and marketplace"  # privacy tiers and encrypted inputs
 }
 # Reached in part, with a test of that part: rule -> (what is missing, the issue that brings it).
 PARTLY = {

@@ -1,4 +1,4 @@
-"""The board of orders, the quotes behind them, and what leaves the bonds."""
+"""The board of orders, auctions, the quotes behind them, and what leaves the bonds."""
 
 from django.contrib import admin
 from orjson import loads
@@ -8,7 +8,7 @@ from aitbc.core import show
 from aitbc.core.columns import column, state
 from aitbc.core.pages import Operation, ReadOnlyAdmin, once
 from apps.marketplace.admin.offers import ReasonForm
-from apps.marketplace.models import BondWithdrawal, Order, Quote
+from apps.marketplace.models import Auction, BondWithdrawal, Order, Quote
 from apps.marketplace.services import orders
 from apps.trading.admin.amounts import amount
 from apps.trading.services.escrow import call
@@ -70,3 +70,17 @@ class BondWithdrawalAdmin(ReadOnlyAdmin):
     search_fields = ("id", "owner__email")
 
     of, sum = column("Provider", "owner", show.to), amount("Amount", "amount")
+
+
+@admin.register(Auction)
+class AuctionAdmin(ReadOnlyAdmin):
+    icon = "gavel"
+    list_display = ("ident", "status", "by", "award", "sealed", "highest", "seconds", "closes_at", "due_at")
+    list_select_related = ("client",)
+    list_filter = ("state", "award", "sealed")
+    search_fields = ("id", "client__email")
+    fields = (("status", "by"), ("award", "sealed"), ("highest", "seconds"), ("closes_at", "due_at"), "document")
+
+    status = state({"open": "info", "awarded": "success", "reveal": "warning", "award": "warning"})
+    by, highest = column("Client", "client", show.to), amount("Ceiling, a second", "ceiling")
+    document = once(column("Auction", lambda row: show.document(loads(call("auction_shown", row.pk)))))

@@ -15,7 +15,7 @@ from aitbc.core.errors import Conflict
 from apps.trading.services.escrow import call
 
 log = structlog.get_logger(__name__)
-TIMERS: Final = ("quote_next", "order_next", "bond_next")
+TIMERS: Final = ("quote_next", "order_next", "bond_next", "auction_next")
 
 
 def quote(*, client: UUID, ask: dict[str, Any]) -> str:

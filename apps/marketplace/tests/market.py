@@ -15,7 +15,7 @@ from aitbc.core.money import units as parse
 from aitbc.core.testing.cast import Person, Seller
 from apps.gpu.models import Miner
 from apps.gpu.tests.steps import refused
-from apps.marketplace.models import Offer, Order, Quote
+from apps.marketplace.models import Auction, Offer, Order, Quote
 from apps.marketplace.services import orders
 from apps.marketplace.tests.conftest import read
 from apps.trading.services.audit import audit
@@ -31,6 +31,8 @@ BEGIN
     move_at = move_at - p_by WHERE id = ANY (p_ids);
   UPDATE marketplace_quote SET starts_at = starts_at - p_by, expires_at = expires_at - p_by,
     resolved_at = resolved_at - p_by WHERE id = ANY (p_ids);
+  UPDATE marketplace_auction SET created_at = created_at - p_by, closes_at = closes_at - p_by,
+    reveal_until = reveal_until - p_by, award_until = award_until - p_by, due_at = due_at - p_by WHERE id = ANY (p_ids);
   FOR span IN SELECT id FROM gpu_occupancy WHERE holder = ANY (p_ids) ORDER BY lower(during) LOOP
     UPDATE gpu_occupancy SET during = tstzrange(lower(during) - p_by, upper(during) - p_by) WHERE id = span;
   END LOOP;
@@ -51,8 +53,8 @@ def learn_to_age() -> None:
 
 
 def age(seconds: float, *ids: str | UUID) -> None:
-    """These quotes and orders (all, when none are named) as they would be so much later."""
-    found = ids or {*Order.objects.values_list("pk", flat=True), *Quote.objects.values_list("pk", flat=True)}
+    """These quotes, orders and auctions (all, when none are named) as they would be so much later."""
+    found = ids or {pk for model in (Order, Quote, Auction) for pk in model.objects.values_list("pk", flat=True)}
     db.rows("SELECT test_age(%s::uuid[], %s)", ([UUID(str(one)) for one in found], timedelta(seconds=seconds)))
 
 
@@ -153,3 +155,4 @@ def assert_sound() -> None:
     """Books, orders and occupancies agree; nothing is let twice (the constraint keeps that)."""
     assert audit() == []
     assert db.rows("SELECT * FROM audit_orders()") == []
+    assert db.rows("SELECT * FROM audit_auctions()") == []
