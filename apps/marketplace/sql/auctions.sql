@@ -130,8 +130,8 @@ END $$;
 
 -- A deadline, or later where an outage of the platform touched its window: then all of the window again (protocols 16).
 CREATE OR REPLACE FUNCTION auction_deadline(p_since timestamptz, p_until timestamptz, p_seconds bigint) RETURNS timestamptz LANGUAGE sql STABLE AS $$
-  SELECT greatest(p_until, max(ended_at) + p_seconds * interval '1 second') FROM marketplace_outage
-   WHERE tstzrange(began_at, ended_at) && tstzrange(p_since, p_until)
+  SELECT greatest(p_until, max(ended_at) + p_seconds * interval '1 second') FROM core_platform_outage
+   WHERE process = 'relay' AND tstzrange(began_at, ended_at) && tstzrange(p_since, p_until)
 $$;
 
 -- What the clock did to an auction that the caller has locked. Moves no money.

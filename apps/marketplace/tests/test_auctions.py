@@ -367,8 +367,8 @@ def test_an_outage_of_the_platform_gives_the_window_again(alice, sellers, offers
     made = bid(mike, auction, offers[0])
     age(661, auction["id"])
     database.rows(
-        """INSERT INTO marketplace_outage
-           SELECT t - interval '90 seconds', t - interval '9 seconds' FROM clock_timestamp() t"""
+        """INSERT INTO core_platform_outage (process, began_at, ended_at)
+           SELECT 'relay', t - interval '90 seconds', t - interval '9 seconds' FROM clock_timestamp() t"""
     )
     assert run() == {"auction_reveal": 1}
     reveal(mike, auction, made, "0.0008")

@@ -139,7 +139,7 @@ SELECT p.proname, p.prosecdef, coalesce(array_to_string(p.proconfig, ';'), ''),
                 WHERE a.grantee = 0),
        has_function_privilege('aitbc_app', p.oid, 'EXECUTE'),
        p.proowner = (SELECT oid FROM pg_roles WHERE rolname = 'aitbc_app')
-  FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace"""
+  FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.proname !~ '^test_'"""  # which tests made
 
 
 def test_functions_are_for_the_application_only_and_the_powerful_ones_have_a_fixed_path():
