@@ -1,5 +1,6 @@
 """A platform with at least two rows behind every page, made by the services where there are any."""
 
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -65,7 +66,7 @@ def build() -> Scene:
         audit.note("login.succeeded", f"user:{who.id}", {})
     for sealed in (False, True):
         wish = {"wants": {}, "seconds": 60, "ceiling": "60", "deposit": "5", "sealed": sealed, "award": "manual"}
-        wish |= {"closes_at": timezone.now() + timedelta(hours=1), "reveal_seconds": 60, "failover": False}
+        wish |= {"closes": time.time() + 3600, "reveal_seconds": 60, "failover": False}
         call("auction_open", alice.id, orjson.dumps(wish).decode())
     _reputation(alice, completed)
     _platform(alice)

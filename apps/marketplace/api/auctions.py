@@ -39,8 +39,9 @@ class AuctionIn(Strict):
     def terms(self) -> str:
         """As `auction_open` takes it."""
         asked = QuoteIn.model_validate(self.dict(include={"constraints", "kind", "seconds"})).ask()
-        amounts = {"ceiling": str(self.ceiling.units), "deposit": str(self.deposit.units)}
-        return orjson.dumps(self.dict(exclude={"constraints", "kind"}) | amounts | {"wants": asked["wants"]}).decode()
+        terms = self.dict(include={"sealed", "reveal_seconds", "award", "failover", "seconds"})
+        terms |= {"ceiling": str(self.ceiling.units), "deposit": str(self.deposit.units), "wants": asked["wants"]}
+        return orjson.dumps(terms | {"closes": self.closes_at.timestamp()}).decode()
 
 
 class BidIn(Strict):

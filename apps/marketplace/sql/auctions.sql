@@ -109,11 +109,14 @@ BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended(p_client::text, 23));   -- one at a time counts his auctions
   moment := clock_timestamp();
   a := jsonb_populate_record(NULL::marketplace_auction, p_terms);
+  a.closes_at := to_timestamp((p_terms->>'closes')::float8);   -- as text it may have an offset that PostgreSQL does not know
   a.id := uuidv7(); a.client_id := p_client; a.state := 'open'; a.reason := ''; a.created_at := moment;
   a.reveal_seconds := CASE WHEN a.sealed THEN a.reveal_seconds END;
   a.reveal_until := a.closes_at + a.reveal_seconds * interval '1 second';
   IF a.closes_at NOT BETWEEN moment + interval '10 seconds' AND moment + interval '30 days' THEN
     PERFORM trading_refuse(422, 'auction.closes_at', 'bidding lasts from ten seconds to thirty days', 'closes_at');
+  ELSIF a.sealed AND a.reveal_seconds IS NULL THEN
+    PERFORM trading_refuse(422, 'auction.reveal_seconds', 'say how long bids may be revealed', 'reveal_seconds');
   ELSIF a.ceiling <= 0 THEN PERFORM trading_refuse(422, 'auction.ceiling', 'a ceiling is more than nothing', 'ceiling');
   ELSIF a.deposit <= 0 OR a.deposit > a.ceiling * a.seconds THEN
     PERFORM trading_refuse(422, 'auction.deposit', 'a deposit is more than nothing and at most ceiling times seconds', 'deposit');

@@ -107,6 +107,8 @@ def test_of_two_equal_bids_the_earlier_wins(alice, sellers, offers):
     [
         ({"closes_at": timezone.now() - timedelta(seconds=1)}, 422, "auction.closes_at"),
         ({"closes_at": timezone.now() + timedelta(days=31)}, 422, "auction.closes_at"),
+        ({"closes_at": "0001-01-01T00:00:00+23:59"}, 422, "auction.closes_at"),
+        ({"sealed": True, "reveal_seconds": None}, 422, "auction.reveal_seconds"),
         ({"ceiling": {"amount": "0"}}, 422, "auction.ceiling"),
         ({"deposit": {"amount": "0"}}, 422, "auction.deposit"),
         ({"deposit": {"amount": "0.100000000000000001"}}, 422, "auction.deposit"),
