@@ -1,5 +1,6 @@
 """Shapes of quotes, orders and bonds in the /v1 contract."""
 
+from datetime import UTC
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -41,8 +42,10 @@ class QuoteIn(Strict):
             wants["min_vram_mb"] = self.constraints.min_vram_gb * 1024
         if self.constraints.max_price:
             wants["max_price"] = str(self.constraints.max_price.units)
-        asked = self.dict(include={"seconds", "type", "failover", "starts_at"}) | {"offer": self.offer_id}
-        asked |= {"bid": str(self.bid.units) if self.bid else None}
+        asked = self.dict(include={"seconds", "type", "failover"}) | {"offer": self.offer_id}
+        # In UTC: PostgreSQL reads no offset beyond 15:59.
+        begins = self.starts_at.astimezone(UTC) if self.starts_at else None
+        asked |= {"bid": str(self.bid.units) if self.bid else None, "starts_at": begins}
         return asked | {"wants": {name: value for name, value in wants.items() if value is not None}}
 
 
