@@ -27,6 +27,7 @@ from aitbc.core.testing import cast
 from aitbc.core.testing.cast import AIT, MATMUL_OUTPUT, job_body
 from apps.gpu.models import Challenge, Device, Miner, QueuedJob
 from apps.gpu.services import challenges, health, uploads
+from apps.marketplace.tests.tenders import tender
 from apps.trading.services import streams
 
 pytestmark = [
@@ -55,11 +56,14 @@ class World:
     def __init__(self) -> None:
         self.miner = cast.seller("walter", concurrency=1000, kinds=("bench.matmul", "text.embed"))
         cast.fund(self.miner.id, 1000 * AIT)
-        self.payee = cast.person("payee").id
+        payee = cast.person("payee")
+        self.payee = payee.id
+        cast.fund(payee.id, AIT)
         self.credentials: dict[str, Any] = {"headers": {"Authorization": f"Bearer {self.miner.token}"}}
         hook = self.miner.post("/v1/webhooks", {"url": "https://example.com/hook"})
         webhooks = [orjson.loads(hook.content)["id"]]
         self.ids: dict[str, list[str]] = {"challenge_id": self._challenges(), "webhook_id": webhooks}
+        self.ids["auction_id"] = [tender(payee, sealed=sealed)["id"] for sealed in (False, True)]
         self.tokens: dict[str, str] = {}
         self.turn = 0
 

@@ -18,7 +18,7 @@ from apps.gpu.tests.test_reliability import (  # noqa: F401 - collected here too
     test_a_stranger_can_check_a_day_by_the_api_alone,
     test_signed_minutes_count_and_unsigned_beats_vouch_for_nothing,
 )
-from apps.trading.services import journal
+from apps.trading.tests import books
 
 
 def digest_of(head: str) -> bytes:
@@ -57,7 +57,7 @@ def test_the_daily_root_is_a_line_of_the_journal_that_settlements_anchor(committ
     beats_at(mike, 3 * 86_400)
 
     sealed = reliability.seal_day()
-    journal.seal()
+    books.sealed()
 
     assert sealed == HeartbeatRoot.objects.get()
     event = AuditEvent.objects.get(action="gpu.heartbeats_sealed")

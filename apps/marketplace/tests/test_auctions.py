@@ -20,6 +20,7 @@ from aitbc.core.testing.cast import AIT
 from aitbc.core.testing.snapshot import nothing_changes
 from aitbc.webhooks.models import Endpoint
 from apps.gpu.models import Occupancy
+from apps.marketplace.api.auctions import AuctionOut, BidOut
 from apps.marketplace.models import Auction, Offer, Order
 from apps.marketplace.services import auctions, orders
 from apps.marketplace.tests import market, tenders
@@ -119,6 +120,20 @@ def test_of_two_equal_bids_the_earlier_wins(alice, sellers, offers):
 def test_terms_that_cannot_be_are_refused(alice, sound, changes, status, code):
     with nothing_changes():
         no(alice.post(AUCTIONS, wish(**changes)), status, code)
+
+
+def test_answers_are_the_documented_ones(alice, sellers, offers):
+    for sealed in (False, True):
+        auction = tender(alice, sealed=sealed, constraints={"max_price": {"amount": "0.001"}, "min_vram_gb": 0.5})
+        made = bid(sellers[0], auction, offers[0])
+        BidOut.model_validate(made)
+        AuctionOut.model_validate(shown(auction))
+        close(auction)
+        if sealed:
+            BidOut.model_validate(reveal(sellers[0], auction, made, "0.0008"))
+        AuctionOut.model_validate(shown(auction))
+    assert set(auction) == set(AuctionOut.model_fields)
+    assert set(made) == set(BidOut.model_fields)
 
 
 def test_a_client_has_so_many_auctions(alice, sound):
