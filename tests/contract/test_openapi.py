@@ -17,6 +17,8 @@ PUBLIC = {
     "/v1/services",
     "/v1/receipts/verify",
     "/v1/marketplace/assets",
+    "/v1/marketplace/auctions",
+    "/v1/marketplace/auctions/{}",
     "/v1/marketplace/offers",
     "/v1/marketplace/offers/{}",
     "/v1/reputation/leaderboard",
