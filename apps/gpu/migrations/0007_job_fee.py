@@ -15,6 +15,6 @@ class Migration(migrations.Migration):
             name="fee_bps",
             field=models.SmallIntegerField(help_text="The platform's share, agreed at the lease.", null=True),
         ),
-        migrations.RunSQL("DROP TYPE gpu_submission; DROP TYPE gpu_completion", migrations.RunSQL.noop),
+        migrations.RunSQL("DROP TYPE IF EXISTS gpu_submission, gpu_completion", migrations.RunSQL.noop),
         run_file(Path(__file__).resolve().parents[1] / "sql" / "jobs.sql"),
     ]

@@ -13,6 +13,6 @@ class Migration(migrations.Migration):
     dependencies = [("gpu", "0033_sweeps")]
     operations = [
         run_file(SQL / "counted.sql"),
-        migrations.RunSQL("DROP TYPE gpu_submission; DROP TYPE gpu_completion", migrations.RunSQL.noop),
+        migrations.RunSQL("DROP TYPE IF EXISTS gpu_submission, gpu_completion", migrations.RunSQL.noop),
         run_file(SQL / "jobs.sql"),
     ]

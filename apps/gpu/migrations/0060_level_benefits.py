@@ -10,6 +10,6 @@ class Migration(migrations.Migration):
 
     dependencies = [("gpu", "0041_typed")]
     operations = [
-        migrations.RunSQL("DROP TYPE gpu_submission; DROP TYPE gpu_completion", migrations.RunSQL.noop),
+        migrations.RunSQL("DROP TYPE IF EXISTS gpu_submission, gpu_completion", migrations.RunSQL.noop),
         run_file(Path(__file__).resolve().parents[1] / "sql" / "jobs.sql"),
     ]
