@@ -4,7 +4,7 @@ from django.apps import AppConfig
 class MarketplaceConfig(AppConfig):
     name = "apps.marketplace"
     label = "marketplace"
-    verbose_name = "Marketplace: offers"
+    verbose_name = "Marketplace"
 
     def ready(self) -> None:
         from aitbc.core import ports

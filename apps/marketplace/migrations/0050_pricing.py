@@ -102,6 +102,6 @@ class Migration(migrations.Migration):
                 ("frozen_until", models.DateTimeField(null=True)),
                 ("due_at", models.DateTimeField()),
             ],
-            options={"abstract": False, "managed": False},
+            options={"abstract": False, "managed": False, "verbose_name_plural": "strategies"},
         ),
     ]

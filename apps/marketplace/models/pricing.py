@@ -25,6 +25,9 @@ class Strategy(_Kept):
     base, floor, ceiling = AmountField(), AmountField(), AmountField()
     frozen_until, due_at = models.DateTimeField(null=True), models.DateTimeField()
 
+    class Meta(_Kept.Meta):
+        verbose_name_plural = "strategies"
+
 
 class Price(_Kept):
     """Percentiles of an hour (span `hour`) or of the 24 hours that end with it; empty model or region: all."""
