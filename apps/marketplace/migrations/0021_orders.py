@@ -22,7 +22,9 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="offer",
             name="sla_only",
-            field=models.BooleanField(default=False, help_text="Not sold while the bond does not cover it."),
+            field=models.BooleanField(
+                db_default=False, default=False, help_text="Not sold while the bond does not cover it."
+            ),
         ),
         migrations.CreateModel(
             name="BondWithdrawal",

@@ -55,7 +55,9 @@ class Offer(models.Model):
     price = AmountField(help_text="On demand, smallest units of the asset per device second.")
     asset = models.CharField(max_length=12, default="AIT")
     sla_bps = models.PositiveSmallIntegerField(null=True, help_text="Promised availability; null: no SLA.")
-    sla_only = models.BooleanField(default=False, help_text="Not sold while the bond does not cover it.")
+    sla_only = models.BooleanField(
+        default=False, db_default=False, help_text="Not sold while the bond does not cover it."
+    )
     region = models.CharField(max_length=40)
     kinds = ArrayField(models.CharField(max_length=40))
     state = models.CharField(max_length=9, choices=State, default=State.LISTED)
