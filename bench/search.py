@@ -72,7 +72,8 @@ SELECT uuidv7(), %(miner)s, m.name, (ARRAY[1,1,1,2,2,4,8])[1 + (r.a * 7)::int %%
 DEVICES = """
 WITH added AS (
   INSERT INTO gpu_device (id, miner_id, uuid, kind, model, memory_mb, cuda, verified, active, refuted, doubt)
-  SELECT uuidv7(), o.miner_id, 'GPU-' || o.id || n, o.device_kind, o.model, o.memory_mb, '12.8', o.verified, true, '', ''
+  SELECT uuidv7(), o.miner_id, 'GPU-' || o.id || n, o.device_kind, o.model, o.memory_mb, '12.8', o.verified,
+         true, '', ''
     FROM marketplace_offer o CROSS JOIN generate_series(1, o.device_count) n
    WHERE NOT EXISTS (SELECT FROM marketplace_offer_device d WHERE d.offer_id = o.id) RETURNING id, uuid)
 INSERT INTO marketplace_offer_device (offer_id, device_id, state)

@@ -157,6 +157,7 @@ def anchored_once(platform: Platform) -> None:
     assert counts[0] == counts[1] > 0
 
 
+@pytest.mark.slow  # the demonstration's step "restart keeps data" is in every run
 def test_a_killed_platform_keeps_its_data_over_a_restart(platform: Platform):
     before = platform.sql("SELECT count(*), coalesce(sum(posted), 0) FROM trading_account")
     jobs = platform.sql("SELECT count(*) FROM gpu_job")
