@@ -11,8 +11,4 @@ class Migration(migrations.Migration):
     """Results carry the units that the platform counted."""
 
     dependencies = [("gpu", "0033_sweeps")]
-    operations = [
-        run_file(SQL / "counted.sql"),
-        migrations.RunSQL("DROP TYPE IF EXISTS gpu_submission, gpu_completion", migrations.RunSQL.noop),
-        run_file(SQL / "jobs.sql"),
-    ]
+    operations = [run_file(SQL / "counted.sql")]  # `jobs.sql`, which uses it, is run by 0060

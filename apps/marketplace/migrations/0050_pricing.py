@@ -11,7 +11,7 @@ FILES = ("prices.sql", "strategies.sql", "regions.sql", "listing_rules.sql", "sl
 
 
 class Migration(migrations.Migration):
-    dependencies = [("marketplace", "0023_hardware_doubted"), ("gpu", "0009_occupancy"), ("trading", "0014_audit")]
+    dependencies = [("marketplace", "0022_order_rules"), ("gpu", "0009_occupancy"), ("trading", "0014_audit")]
 
     operations = [
         *(run_file(SQL / name) for name in FILES),

@@ -9,7 +9,7 @@ SQL = Path(__file__).resolve().parents[1] / "sql"
 
 
 class Migration(migrations.Migration):
-    dependencies = [("marketplace", "0069_reasons"), ("trading", "0020_kept_streams_and_bonds")]
+    dependencies = [("marketplace", "0061_licences"), ("trading", "0020_kept_streams_and_bonds")]
     operations = [
         migrations.CreateModel(
             name="Auction",

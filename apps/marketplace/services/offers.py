@@ -177,13 +177,13 @@ def _devices(miner: Miner, wanted: Sequence[UUID]) -> list[Device]:
     active = list(miner.devices.filter(active=True).order_by("pk"))
     chosen = [device for device in active if not wanted or device.pk in wanted]
     if not chosen or len(chosen) < len(set(wanted)):
-        raise _field("devices", "each must be an active device of the miner")
+        raise Invalid.field("devices", "each must be an active device of the miner")
     return chosen
 
 
 def _kinds(miner: Miner, wanted: Sequence[str]) -> list[str]:
     if missing := sorted(set(wanted) - set(miner.kinds)):
-        raise _field("kinds", f"the miner does not run {', '.join(missing)}")
+        raise Invalid.field("kinds", f"the miner does not run {', '.join(missing)}")
     return sorted(set(wanted))
 
 
@@ -195,7 +195,7 @@ def _agree(offer: Offer, price: str | None, terms: Terms) -> list[str]:
     now = clock.database_now()
     for name, value in said.items():
         if isinstance(value, datetime) and value > now + FURTHEST:
-            raise _field(name, "lies more than a year ahead")
+            raise Invalid.field(name, "lies more than a year ahead")
         setattr(offer, name, max(value, now) if name == "available_from" else value or None)
     _check(offer, now)
     return list(said)
@@ -210,8 +210,4 @@ def _check(offer: Offer, now: datetime) -> None:
         (end is not None and end <= max(now, offer.available_from), "expires_at", "lies before the offer begins"),
     ):
         if wrong:
-            raise _field(name, message)
-
-
-def _field(name: str, message: str) -> Invalid:
-    return Invalid("request.invalid", message, errors=[{"loc": ["body", name], "msg": message}])
+            raise Invalid.field(name, message)

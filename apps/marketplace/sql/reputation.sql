@@ -123,9 +123,8 @@ END $$;
 CREATE OR REPLACE FUNCTION reputation_note_hardware(p_user uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE r marketplace_reputation := reputation_locked(p_user); measured numeric; passed int;
 BEGIN
-  SELECT round(avg(least(1, greatest(0, x.reliability))), 3) INTO measured   -- LEAST overlooks nulls, avg leaves them out
-    FROM gpu_miner m CROSS JOIN LATERAL (SELECT (to_jsonb(m) ->> 'reliability')::numeric AS reliability) x
-   WHERE m.owner_id = p_user AND x.reliability IS NOT NULL;
+  SELECT round(avg(least(1, greatest(0, m.reliability::numeric))), 3) INTO measured   -- LEAST overlooks nulls, avg leaves them out
+    FROM gpu_miner m WHERE m.owner_id = p_user AND m.reliability IS NOT NULL;
   SELECT count(*) INTO passed FROM gpu_device d JOIN gpu_miner m ON m.id = d.miner_id
    WHERE m.owner_id = p_user AND d.active AND d.verified;
   IF (measured, passed) IS DISTINCT FROM (r.uptime, r.devices) THEN
